@@ -1,0 +1,78 @@
+"""The small documents that whoever runs a pipeline hands to a stage and to a router.
+
+`stageline up` writes them as JSON files, the operator as ConfigMaps. Worker and router know
+nothing else of the resource.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageDocument(_Document):
+    """All that one worker must know: which layers of which model, and its neighbours."""
+
+    model: str = Field(description="Name that clients use.")
+    pipeline: str = Field(description="Name of this copy of the model, for example llama-0.")
+    revision: str
+    plan_hash: str
+    stage: int = Field(ge=0)
+    partition: tuple[int, ...] = Field(description="Layers of each stage.")
+    uri: str = Field(description="Where the checkpoint is.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
+    max_model_len: int | None = Field(default=None, description="Tokens; the model's own if None.")
+    max_sequences: int = Field(default=16, ge=1, description="Sequences generating at once.")
+    prefill_chunk: int = Field(default=512, ge=1, description="Prompt tokens in one microbatch.")
+    max_waiting: int = Field(default=1024, ge=1, description="Accepted work that may wait.")
+    transport: Literal["auto", "grpc"] = "auto"
+    addresses: tuple[str, ...] = Field(description="host:port of each stage; stage 0 leads.")
+    listen: str = Field(description="host:port that this worker binds.")
+
+    @property
+    def stages(self) -> int:
+        """How many stages the ring has."""
+        return len(self.partition)
+
+    @property
+    def layers(self) -> tuple[int, int]:
+        """First layer of this stage, and the one after its last."""
+        first = sum(self.partition[: self.stage])
+        return first, first + self.partition[self.stage]
+
+    @property
+    def leader(self) -> str:
+        """Address of stage 0."""
+        return self.addresses[0]
+
+    @property
+    def next(self) -> str:
+        """Address of the stage that takes this one's activations; the last one's is the leader."""
+        return self.addresses[(self.stage + 1) % self.stages]
+
+
+class PipelineAddress(_Document):
+    """One pipeline that a router may send to."""
+
+    name: str
+    leader: str = Field(description="host:port of its stage 0.")
+
+
+class RouterDocument(_Document):
+    """All that a router must know. It reads the file again when it changes."""
+
+    model: str
+    uri: str = Field(description="Where the tokenizer is.")
+    listen: str = Field(description="host:port of the Open Inference Protocol server.")
+    pipelines: tuple[PipelineAddress, ...]
+    max_batch_size: int = Field(default=32, ge=1, description="Rows in one microbatch.")
+    max_delay_milliseconds: float = Field(
+        default=2.0, ge=0, description="Time that a request may wait for others to fill a batch."
+    )
+    max_queue: int = Field(default=1024, ge=1, description="Requests accepted and not answered.")

@@ -1,0 +1,96 @@
+"""What passes through a stage, and what a stage is to the ring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw one token. Equal values, position and logits draw the same token anywhere."""
+
+    seed: int
+    position: int  # of the token that is drawn, counted from the prompt's first token
+    temperature: float = 0.0  # 0: greedy
+    top_k: int = 0  # 0: all
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens [start, start + count) of the sequence that holds `slot` of the KV cache.
+
+    A segment with start 0 takes the slot over: what the slot held before is gone.
+    `sampling` is None while a prompt is not yet at its end.
+    """
+
+    slot: int
+    start: int
+    count: int
+    sampling: Sampling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Microbatch:
+    """Work for one stage.
+
+    Inference (`segments` empty): on stage 0 `tensors` are the model's inputs, batch first; on
+    later stages `hidden_states` [batch, tokens, hidden] and whatever each stage needs beside it
+    (`attention_mask`); from the last stage the outputs named in `outputs` (None: all).
+
+    Generation: on stage 0 `input_ids` int64 [tokens], the tokens of all segments one after
+    another; on later stages `hidden_states` [1, tokens, hidden]; from the last stage `tokens`
+    int64, one for each segment that has `sampling`.
+    """
+
+    tensors: dict[str, Tensor]
+    segments: tuple[Segment, ...] = ()
+    outputs: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output as clients see it: -1 is any size, dimension 0 is the batch."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a leader tells routers of its model."""
+
+    architecture: str
+    generates: bool
+    layers: int
+    vocab_size: int  # 0: takes no tokens
+    max_model_len: int  # 0: takes no tokens
+    eos_token_ids: tuple[int, ...]
+    pad_token_id: int
+    embeds_text: bool
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class StageModel(Protocol):
+    """Layers of a model, loaded. The ring calls it from one thread."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def forward(self, microbatch: Microbatch) -> Microbatch:
+        """Take the microbatch through this stage's layers."""
+        ...
+
+    def reset(self) -> None:
+        """Forget every sequence: a new session begins."""
+        ...
+
+    def canary(self) -> Microbatch:
+        """A small microbatch for stage 0 that uses no slot (inference form)."""
+        ...
