@@ -1,0 +1,71 @@
+# `make help` lists the targets. Each one makes the environment first if it is not there.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PIP_VERSION := 26.1
+export TORCH_VERSION := 2.13.0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# A test or a stage gets its own core, never all of them; nothing here asks a model hub for anything.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test e2e bench lint fmt proto docs check-generated train lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Make .venv with the locked versions
+
+$(INSTALLED): pyproject.toml requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "Stageline needs Python 3.11 or newer: install it, or run make PYTHON=/path/to/python"; exit 1; }
+	@echo "Making $(VENV) (torch and the rest, a few minutes the first time) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "pip==$(PIP_VERSION)"
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group dev --editable '.[worker,router,cli]'
+	@touch $@
+
+demo: $(INSTALLED) ## Serve two real models cut into stages, call them, check every answer
+	@$(BIN)/python examples/demo.py
+
+test: $(INSTALLED) ## Run every test that needs nothing but this machine
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	@echo "left out: end-to-end tests on a Kubernetes cluster (none yet; they come with the operator)"
+
+e2e: ## Run the tests that need a Kubernetes cluster
+	@echo "There are no cluster tests yet: the operator comes next. make test runs everything there is."
+
+bench: $(INSTALLED) ## Measure the ring against the same model uncut
+	$(BIN)/python bench/ring.py $(BENCH_ARGS)
+
+lint: $(INSTALLED) check-generated ## Check style, types, layers and generated files
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(INSTALLED) ## Format the code, mend what can be mended
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+proto: $(INSTALLED) ## Generate proto/gen from proto/
+	$(BIN)/python scripts/gen_proto.py
+
+docs: $(INSTALLED) ## Generate the reference pages of docs/ from the code
+	$(BIN)/python scripts/gen_docs.py
+
+check-generated: $(INSTALLED)
+	$(BIN)/python scripts/gen_proto.py --check
+	$(BIN)/python scripts/gen_docs.py --check
+
+train: $(INSTALLED) ## Train the small language model of examples/ again
+	$(BIN)/python scripts/train_tiny_llama.py
+
+lock: ## Resolve the dependencies afresh into requirements.lock
+	scripts/lock.sh
+
+clean: ## Remove the environment and every cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .stageline
