@@ -18,12 +18,17 @@ class Unit(_Document):
     """A piece of the model that is never cut. Equal neighbouring layers are one entry, counted."""
 
     kind: Literal["embedding", "layer", "head"]
-    count: int = Field(default=1, ge=1, description="Neighbouring layers with these figures.")
+    count: int = Field(
+        default=1, ge=1, le=10_000, description="Neighbouring layers with these figures."
+    )
     parameters: int = Field(ge=0, description="Elements of all its weight tensors.")
     active_parameters: int = Field(
         ge=0,
         description="Elements read for one token: all of a dense layer, the routed experts of a "
         "mixture, one row of an embedding.",
+    )
+    expert_parameters: int = Field(
+        default=0, ge=0, description="Elements of all routed experts of a mixture; 0 when dense."
     )
     stored_bytes: int = Field(ge=0, description="Bytes of its tensors in the checkpoint.")
     kv_values_per_token: int = Field(
