@@ -1,0 +1,201 @@
+"""What a user asks for: the spec of a PipelineDeployment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from stageline_api.schema import (
+    Duration,
+    ModelUri,
+    Positive,
+    Quantity,
+    SentenceError,
+    SpecModel,
+    Whole,
+)
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+TransportName = Literal["auto", "collective", "socket", "grpc"]
+
+MAX_STAGES = 1024
+
+
+class ModelSpec(SpecModel):
+    """Which model is served, and how its numbers are held."""
+
+    uri: ModelUri = Field(
+        description="Where the checkpoint is: hf://owner/model@revision, pvc://claim/folder, "
+        "s3://bucket/folder, file:///folder, or file://./folder beside the manifest."
+    )
+    dtype: DtypeName = Field(
+        default="auto", description="Type of weights and activations; auto is the checkpoint's own."
+    )
+    max_model_len: Positive | None = Field(
+        default=None,
+        description="Tokens of prompt and answer together; absent is the model's own limit.",
+    )
+
+
+class PipelineSpec(SpecModel):
+    """How the model is cut, and what its stages run and talk on."""
+
+    stages: Annotated[int, Field(strict=True, ge=1, le=MAX_STAGES)] | None = Field(
+        default=None, description="Stages of one pipeline; absent is the fewest that fit."
+    )
+    partition: (
+        Annotated[tuple[Positive, ...], Field(min_length=1, max_length=MAX_STAGES)] | None
+    ) = Field(
+        default=None,
+        description="Layers of each stage, first to last; absent is planned from the model's "
+        "sizes.",
+    )
+    transport: TransportName = Field(
+        default="auto",
+        description="How activations travel between stages; auto takes the fastest that a link "
+        "allows.",
+    )
+    device: DeviceName = Field(
+        default="auto", description="What stages compute on; auto is CUDA where there is one."
+    )
+
+
+class Resources(SpecModel):
+    """What a stage's pod asks for and may use."""
+
+    limits: dict[str, Quantity] = Field(
+        default_factory=dict, description="Most that the pod may use, for example nvidia.com/gpu."
+    )
+    requests: dict[str, Quantity] = Field(
+        default_factory=dict, description="What the scheduler sets aside for the pod."
+    )
+    device_memory: Quantity | None = Field(
+        default=None,
+        description="Memory of the stage's device, which the plan must fit in, for example 80Gi; "
+        "absent is the memory limit of a stage without GPU, otherwise unknown.",
+    )
+
+
+class StageOverride(SpecModel):
+    """What some stages have differently from the others."""
+
+    stages: Annotated[
+        tuple[Annotated[Whole, Field(ge=0, lt=MAX_STAGES)], ...], Field(min_length=1)
+    ] = Field(description="Numbers of the stages, from 0.", max_length=MAX_STAGES)
+    node_selector: dict[str, str] = Field(
+        default_factory=dict, description="Labels that the node of these stages must have."
+    )
+    resources: Resources | None = Field(
+        default=None,
+        description="Replaces, entry by entry, what spec.resources says for these stages.",
+    )
+    speed_percent: Annotated[int, Field(strict=True, ge=1, le=10_000)] = Field(
+        default=100,
+        description="How fast the device of these stages is beside that of the others; the plan "
+        "gives it layers in proportion.",
+    )
+
+
+class BatchingSpec(SpecModel):
+    """How requests for one forward pass are put together."""
+
+    max_batch_size: Positive = Field(default=32, description="Rows in one microbatch.")
+    max_delay: Duration = Field(
+        default="2ms", description="How long a request may wait for others to fill a microbatch."
+    )
+
+
+class GenerationSpec(SpecModel):
+    """How text is generated. Models that generate none pass this over."""
+
+    max_sequences: Positive = Field(
+        default=16, description="Sequences that one pipeline generates at once; each has KV room."
+    )
+    prefill_chunk: Positive = Field(
+        default=512, description="Prompt tokens that one microbatch takes at most."
+    )
+
+
+class RouterSpec(SpecModel):
+    """The front door that speaks the Open Inference Protocol over gRPC."""
+
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)] = Field(
+        default=8001, description="Port of the Open Inference Protocol."
+    )
+    max_queue: Positive = Field(
+        default=1024, description="Requests accepted and not yet answered; more are refused."
+    )
+
+
+class PipelineDeploymentSpec(SpecModel):
+    """A model, cut into stages, and copies of it."""
+
+    model: ModelSpec = Field(description="Which model is served.")
+    pipeline: PipelineSpec = Field(
+        default_factory=PipelineSpec, description="How the model is cut into stages."
+    )
+    replicas: Annotated[int, Field(strict=True, ge=0, le=10_000)] = Field(
+        default=1, description="Whole pipelines; the scale subresource sets it."
+    )
+    resources: Resources = Field(
+        default_factory=Resources, description="What each stage's pod asks for."
+    )
+    stage_overrides: tuple[StageOverride, ...] = Field(
+        default=(), max_length=MAX_STAGES, description="What some stages have differently."
+    )
+    batching: BatchingSpec = Field(
+        default_factory=BatchingSpec, description="How requests are put together."
+    )
+    generation: GenerationSpec = Field(
+        default_factory=GenerationSpec, description="How text is generated."
+    )
+    router: RouterSpec = Field(default_factory=RouterSpec, description="The front door.")
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> PipelineDeploymentSpec:
+        stages, partition = self.pipeline.stages, self.pipeline.partition
+        if stages is not None and partition is not None and len(partition) != stages:
+            raise SentenceError(
+                f"spec.pipeline.partition {list(partition)} has {len(partition)} stages but "
+                f"spec.pipeline.stages is {stages}: leave one of the two out, or make them agree"
+            )
+        named = Counter(stage for override in self.stage_overrides for stage in override.stages)
+        twice = [stage for stage, times in sorted(named.items()) if times > 1]
+        if twice:
+            raise SentenceError(
+                f"spec.stageOverrides names stage {twice[0]} more than once: "
+                "put all that is different for it into one entry"
+            )
+        known = self.known_stages
+        if known is not None and named and max(named) >= known:
+            raise SentenceError(
+                f"spec.stageOverrides names stage {max(named)} but the pipeline has {known} "
+                f"stages, 0 to {known - 1}: use one of these, or raise spec.pipeline.stages"
+            )
+        return self
+
+    @property
+    def known_stages(self) -> int | None:
+        """Stages of one pipeline where the spec itself says it; None when the plan decides."""
+        if self.pipeline.partition is not None:
+            return len(self.pipeline.partition)
+        return self.pipeline.stages
+
+    def override(self, stage: int) -> StageOverride | None:
+        """What is different for `stage`."""
+        return next((entry for entry in self.stage_overrides if stage in entry.stages), None)
+
+    def resources_of(self, stage: int) -> Resources:
+        """What `stage` has: its override's entries over those of all stages."""
+        entry = self.override(stage)
+        if entry is None or entry.resources is None:
+            return self.resources
+        own = entry.resources
+        return Resources(
+            limits=self.resources.limits | own.limits,
+            requests=self.resources.requests | own.requests,
+            device_memory=own.device_memory or self.resources.device_memory,
+        )

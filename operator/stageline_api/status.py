@@ -1,0 +1,104 @@
+"""What the operator and the workers report: the status of a PipelineDeployment.
+
+No floating point numbers, no echo of the spec, and nothing that changes while nothing happens.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from stageline_api.schema import StatusModel, Whole
+
+Count = Annotated[Whole, Field(ge=0)]
+StageState = Literal["Pending", "Starting", "Loading", "Loaded", "Serving", "Draining", "Failed"]
+
+
+class Condition(StatusModel):
+    """One thing that is so, is not so, or is not known yet, and why."""
+
+    type: Annotated[str, StringConstraints(max_length=316)] = Field(
+        description="What it is about: Ready, Reconciling, Stalled, Planned, StagesScheduled, "
+        "ModelLoaded, PipelineConnected or RouterReady."
+    )
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it is so.")
+    reason: Annotated[
+        str,
+        StringConstraints(
+            min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
+        ),
+    ] = Field(description="Why, in one word for programs.")
+    message: Annotated[str, StringConstraints(max_length=32768)] = Field(
+        default="", description="Why, in a sentence for people."
+    )
+    last_transition_time: str = Field(
+        description="When status changed last, RFC 3339.", json_schema_extra={"format": "date-time"}
+    )
+    observed_generation: Count = Field(
+        default=0, description="The generation of the spec that this is about."
+    )
+
+
+class PlanStatus(StatusModel):
+    """The plan that the pipelines of the current revision follow."""
+
+    partition: tuple[Count, ...] = Field(description="Layers of each stage, first to last.")
+    hash: str = Field(description="Equal when all that stages must agree on is equal.")
+    memory_checked: bool = Field(description="Whether the memory of every stage was known.")
+
+
+class StageStatus(StatusModel):
+    """One stage of one pipeline, as its worker reports it."""
+
+    pipeline: str = Field(description="Name of the pipeline.")
+    stage: Count = Field(description="Its number, from 0.")
+    state: StageState = Field(description="Where it is in its life.")
+    layers: str = Field(default="", description="Its layers, first and last, for example 0-18.")
+    bytes_loaded: Count = Field(default=0, description="Bytes of its weights in memory.")
+    bytes_total: Count = Field(default=0, description="Bytes of its weights.")
+    pod: str = Field(default="", description="Name of its pod.")
+    node: str = Field(default="", description="Name of the node that it runs on.")
+    transport: str = Field(default="", description="What its link to the next stage uses.")
+    compute_milliseconds: str = Field(
+        default="", description="Time that it computes one microbatch, for example 12.4."
+    )
+    hop_milliseconds: str = Field(
+        default="", description="Time until the next stage has its activations, for example 0.3."
+    )
+    message: str = Field(default="", description="Its last error, in a sentence.")
+
+
+class PipelineDeploymentStatus(StatusModel):
+    """What is, as far as the operator has seen it."""
+
+    observed_generation: Count = Field(
+        default=0, description="The generation of the spec that is fully taken into account."
+    )
+    replicas: Count = Field(default=0, description="Pipelines that exist.")
+    ready_replicas: Count = Field(
+        default=0, description="Pipelines that a canary microbatch went round just now."
+    )
+    updated_replicas: Count = Field(
+        default=0, description="Pipelines that are of the newest revision."
+    )
+    selector: str = Field(
+        default="", description="Label selector of the pods, for the scale subresource."
+    )
+    plan: PlanStatus | None = Field(default=None, description="How the model is cut.")
+    conditions: tuple[Condition, ...] = Field(
+        default=(),
+        description="Ready and what it is made of.",
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["type"],
+        },
+    )
+    stages: tuple[StageStatus, ...] = Field(
+        default=(),
+        description="Every stage of every pipeline.",
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["pipeline", "stage"],
+        },
+    )
