@@ -1,0 +1,134 @@
+"""Load the layers of one stage: read its own tensors, in file order, and nothing else."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from stageline_worker.model.blueprint import Blueprint, build, draw
+from stageline_worker.model.checkpoint import Checkpoint, StoredTensor, open_checkpoint
+from stageline_worker.model.errors import CheckpointError, StageError
+from stageline_worker.model.pooling import read_pooling
+from stageline_worker.model.reader import DTYPES as STORED_DTYPES
+from stageline_worker.model.reader import Progress, TensorReader
+from stageline_worker.model.signature import embeds_text, model_info
+from stageline_worker.model.slicing import cut
+from stageline_worker.model.stage import Stage
+from stageline_worker.model.weights import assign
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(
+    uri: str,
+    layers: tuple[int, int],
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    max_model_len: int | None = None,
+    max_sequences: int = 16,
+    progress: Progress = lambda done, total: None,
+) -> Stage:
+    """Load layers [lo, hi) of the model at `uri`, with the embedding on the first stage and the
+    head on the last.
+
+    `dtype` is float32, bfloat16, float16, or auto for the checkpoint's own; `device` is auto
+    (cuda when there is one), cpu, cuda or cuda:N. `progress(done, total)` is called while reading,
+    in bytes of the stage's own tensors. Raises ModelError with a sentence.
+    """
+    checkpoint = open_checkpoint(uri)
+    blueprint = draw(checkpoint)
+    lo, hi = _checked_range(layers, blueprint)
+    name = stage_dtype(dtype, checkpoint)
+    target = _device(device)
+    info = model_info(checkpoint, blueprint, name, max_model_len)
+    own = blueprint.owned(checkpoint, lo, hi)
+    model = build(blueprint.architecture, checkpoint.config, DTYPES[name], blueprint.left_out)
+    channel = cut(model, blueprint.architecture, lo, hi)
+    _fill(model, blueprint, own, DTYPES[name], target, progress)
+    stage = Stage(
+        model,
+        channel,
+        blueprint.architecture,
+        (lo, hi),
+        info=info,
+        pooling=read_pooling(checkpoint) if embeds_text(blueprint) else None,
+        max_sequences=max_sequences,
+        total_bytes=sum(tensor.size for tensor in own),
+    )
+    stage.warm_up()
+    return stage
+
+
+def stage_dtype(asked: str, checkpoint: Checkpoint) -> str:
+    """The dtype to compute in: the one asked for, for auto the checkpoint's own."""
+    if asked == "auto":
+        own = str(checkpoint.config.dtype or _stored_dtype(checkpoint)).removeprefix("torch.")
+        return own if own in DTYPES else "float32"
+    if asked not in DTYPES:
+        raise StageError(f"dtype {asked} is unknown: choose auto, {', '.join(DTYPES)}")
+    return asked
+
+
+def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    stored = (STORED_DTYPES.get(tensor.dtype) for tensor in checkpoint.tensors.values())
+    return next((dtype for dtype in stored if dtype and dtype.is_floating_point), torch.float32)
+
+
+def _checked_range(layers: tuple[int, int], blueprint: Blueprint) -> tuple[int, int]:
+    lo, hi = layers
+    if not 0 <= lo < hi <= blueprint.layers:
+        raise StageError(
+            f"layers {lo} to {hi} were asked for, {blueprint.architecture.name} has "
+            f"{blueprint.layers}: a stage needs at least one of them"
+        )
+    return lo, hi
+
+
+def _device(asked: str) -> torch.device:
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+    except RuntimeError:
+        raise StageError(f"device {asked} is unknown: choose auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise StageError(f"device {asked} is not supported: choose auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise StageError(f"device {asked} is not there: {torch.cuda.device_count()} GPUs are")
+    return device
+
+
+def _fill(
+    model: Any,
+    blueprint: Blueprint,
+    own: list[StoredTensor],
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Progress,
+) -> None:
+    """Read the tensors unit by unit, so that only one unit is held twice while it is converted."""
+    reader = TensorReader(sum(tensor.size for tensor in own), progress)
+    missing = set(model.state_dict())
+    try:
+        for _, tensors in groupby(own, key=lambda tensor: blueprint.units[tensor.name]):
+            read = {tensor.name: reader.read(tensor) for tensor in tensors}
+            missing &= assign(model, read, dtype, device)
+    finally:
+        reader.close()
+    model.tie_weights(missing_keys=missing, recompute_mapping=False)
+    if missing:
+        raise CheckpointError(f"the checkpoint lacks {min(missing)}, which this stage needs")
+    _compute_buffers(model, device)
+
+
+def _compute_buffers(model: Any, device: torch.device) -> None:
+    """Rotary tables and other buffers that no checkpoint stores."""
+    for name, buffer in model.named_non_persistent_buffers():
+        owner, _, leaf = name.rpartition(".")
+        model.get_submodule(owner).register_buffer(
+            leaf, torch.empty_like(buffer, device=device), persistent=False
+        )
+    model.initialize_weights()

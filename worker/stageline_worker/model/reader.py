@@ -1,0 +1,73 @@
+"""Bytes of tensors from files, in pieces, counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from stageline_worker.model.checkpoint import StoredTensor
+from stageline_worker.model.errors import CheckpointError
+
+Progress = Callable[[int, int], None]
+
+_CHUNK = 16 << 20
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+class TensorReader:
+    """Reads tensors with plain reads, not a memory map: what is read is in memory, a file that
+    shrinks is an error and not a signal, and every byte can be reported."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._total = total
+        self._progress = progress
+        self._done = 0
+        self._path: Path | None = None
+        self._file: BinaryIO | None = None
+        progress(0, total)
+
+    def read(self, stored: StoredTensor) -> Tensor:
+        """One tensor in its stored dtype, on the CPU."""
+        if stored.dtype not in DTYPES:
+            raise CheckpointError(f"{stored.name} is stored as {stored.dtype}, which is not read")
+        data = torch.empty(stored.size, dtype=torch.uint8)
+        file = self._open(stored.file)
+        file.seek(stored.offset)
+        view = data.numpy().data
+        for start in range(0, stored.size, _CHUNK):
+            self._read_into(file, view[start : start + _CHUNK], stored)
+        return data.view(DTYPES[stored.dtype]).view(stored.shape)
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        if self._file is not None:
+            self._file.close()
+        self._file = self._path = None
+
+    def _read_into(self, file: BinaryIO, view: memoryview, stored: StoredTensor) -> None:
+        while view:
+            count = file.readinto(view)  # type: ignore[attr-defined]
+            if not count:
+                raise CheckpointError(f"{stored.file.name} ended in the middle of {stored.name}")
+            self._done += count
+            self._progress(self._done, self._total)
+            view = view[count:]
+
+    def _open(self, path: Path) -> BinaryIO:
+        if self._file is None or path != self._path:
+            self.close()
+            self._path = path
+            self._file = path.open("rb", buffering=0)
+            if hasattr(os, "posix_fadvise"):
+                # No reading ahead: beyond this stage's tensors lie those of other stages.
+                os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        return self._file
