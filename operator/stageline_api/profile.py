@@ -48,7 +48,9 @@ class ModelProfile(_Document):
     hidden_size: int
     vocab_size: int = Field(description="0 when the model takes no tokens.")
     max_model_len: int = Field(description="Tokens that its positions allow; 0 when unbounded.")
-    tied_head: bool = Field(description="The head's matrix is the embedding's.")
+    tied_head: bool = Field(
+        description="The head's matrix is the embedding's, and is counted there alone."
+    )
     units: tuple[Unit, ...]
 
     @property

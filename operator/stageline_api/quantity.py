@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 QUANTITY_PATTERN = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
@@ -59,7 +60,17 @@ def parse_duration(text: str) -> float:
 
 
 def format_bytes(count: int) -> str:
-    """Bytes as people read them: 31.2 GiB, 80 GiB, 512 MiB."""
+    """Bytes as people read them: 31.2 GiB, 80 GiB, 512 MiB; rounded down."""
+    return _format(count, math.floor)
+
+
+def format_bytes_up(count: int) -> str:
+    """Bytes as people read them, rounded up: what is needed is never said too low."""
+    return _format(count, math.ceil)
+
+
+def _format(count: int, rounded: Callable[[Fraction], int]) -> str:
     power = min(max(count.bit_length() - 1, 0) // 10, len(_BINARY_UNITS) - 1)
-    number = f"{count / 1024**power:.1f}".removesuffix(".0")
+    tenths = rounded(Fraction(count * 10, 1024**power))
+    number = f"{tenths / 10:.1f}".removesuffix(".0")
     return f"{number} {_BINARY_UNITS[power]}"
