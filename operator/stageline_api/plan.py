@@ -82,8 +82,8 @@ def _dealt(dealing: Dealing, refusal: MemoryRefusal) -> Partition:
     highest = max(request.overrides, default=0)
     if (request.stages or 1) > layers:
         raise PlanError(too_many_stages(request.name, layers, request.stages or 1))
-    if highest >= layers:
-        raise PlanError(no_such_stage(request.name, layers, highest))
+    if highest >= (request.stages or layers):
+        raise PlanError(no_such_stage(highest, request.stages or layers))
     stages = request.stages or dealing.fewest_stages(least=highest + 1)
     if stages is None:
         raise PlanError(refusal.any_stages())

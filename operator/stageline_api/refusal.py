@@ -22,11 +22,11 @@ def too_many_stages(name: str, layers: int, stages: int) -> str:
     )
 
 
-def no_such_stage(name: str, layers: int, stage: int) -> str:
-    """An override of a stage that no number of stages can bring."""
+def no_such_stage(stage: int, stages: int) -> str:
+    """An override of a stage that the pipeline does not have, or cannot have."""
     return (
-        f"{name} has {_counted(layers)}, too few for the stage {stage} that spec.stageOverrides "
-        f"names: name stages up to {layers - 1}"
+        f"spec.stageOverrides names stage {stage} but the pipeline has at most {stages} stages: "
+        f"the last one is stage {stages - 1}"
     )
 
 
