@@ -6,9 +6,11 @@ out or swapped shows; weights are sharded, six layers each.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
+import time
 import zlib
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 LAYERS = 6
 VOCABULARY = 320
 IMAGE = (3, 32, 32)
+_OLD_SECONDS = 3600
 
 _TEXT = {
     "vocab_size": VOCABULARY,
@@ -153,20 +156,26 @@ def uncut(name: str) -> Any:
     return getattr(transformers, ZOO[name][0]).from_pretrained(checkpoint(name)).eval()
 
 
+@cache
 def _session_folder() -> Path:
-    # Workers of pytest-xdist have one parent; without it the session is this process.
-    session = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-    folder = Path(tempfile.gettempdir()) / f"stageline-zoo-{os.getuid()}" / str(session)
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")  # one for all workers of a run
+    if run is None:
+        folder = Path(tempfile.mkdtemp(prefix="stageline-zoo-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+    shared = Path(tempfile.gettempdir()) / f"stageline-zoo-{os.getuid()}"
+    folder = shared / run
     if not folder.is_dir():
-        _drop_finished_sessions(folder.parent)
+        _drop_old_runs(shared)
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _drop_finished_sessions(parent: Path) -> None:
-    for session in parent.glob("[0-9]*"):
-        if not Path(f"/proc/{session.name}").exists():
-            shutil.rmtree(session, ignore_errors=True)
+def _drop_old_runs(shared: Path) -> None:
+    # No worker of a run knows that it is the last, so a later run tidies up.
+    for folder in shared.glob("*"):
+        if time.time() - folder.stat().st_mtime > _OLD_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make(name: str, folder: Path) -> None:

@@ -7,6 +7,7 @@ from stageline_worker.model.errors import (
     UnsupportedModelError,
 )
 from stageline_worker.model.loading import load
+from stageline_worker.model.profile import profile
 from stageline_worker.model.stage import Stage
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "StageError",
     "UnsupportedModelError",
     "load",
+    "profile",
 ]

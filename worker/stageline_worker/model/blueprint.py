@@ -11,6 +11,7 @@ import copy
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from stageline_worker.model.architectures import Architecture, find
 from stageline_worker.model.checkpoint import Checkpoint, StoredTensor
 from stageline_worker.model.errors import CheckpointError, UnsupportedModelError
+from stageline_worker.model.reader import DTYPES
 from stageline_worker.model.weights import assign, rename
 
 EMBEDDING = -1
@@ -43,7 +45,9 @@ class Blueprint:
     layers: int
     # Unit of each stored tensor that the model uses: layer number, EMBEDDING or HEAD.
     units: dict[str, int]
-    # Stored tensors of the embedding that a tied head computes with.
+    # The model's weights that are another weight of it: by name, what they are.
+    ties: dict[str, str]
+    # Stored tensors of the embedding that the head computes with too.
     tied: frozenset[str]
     # Elements of the embedding that one token reads: rows of tables, all of the rest.
     embedding_row: int
@@ -73,16 +77,23 @@ def draw(checkpoint: Checkpoint) -> Blueprint:
     layers = model.get_submodule(architecture.layers)
     names = rename(model, checkpoint.tensors)
     units = {key: _unit(architecture, name) for key, name in names.items()}
+    # A head that is stored although config.json ties it is used as stored.
+    ties = {
+        name: source
+        for name, source in model.all_tied_weights_keys.items()
+        if name not in names.values()
+    }
+    tied = set(ties.values())
     _check_layers(architecture, len(layers), units.values())
-    _check_tensors(architecture, model, checkpoint, names)
-    tied = set(model.all_tied_weights_keys.values())
+    _check_tensors(architecture, model, checkpoint, names, set(ties))
     outputs, caches = _trial(architecture, model, checkpoint.config)
     return Blueprint(
         architecture,
         len(layers),
         units,
-        frozenset(key for key, name in names.items() if name in tied),
-        sum(_row(model.get_submodule(name)) for name in architecture.embedding),
+        ties,
+        frozenset(key for key, unit in units.items() if unit == EMBEDDING and names[key] in tied),
+        sum(_row(attrgetter(name)(model)) for name in architecture.embedding),
         caches,
         outputs,
         left_out,
@@ -114,8 +125,8 @@ def build(architecture: Architecture, config: Any, dtype: torch.dtype, left_out:
 def _lacks_optional(architecture: Architecture, checkpoint: Checkpoint) -> bool:
     if architecture.optional is None:
         return False
-    part = f"{architecture.optional[0]}."
-    return not any(f".{name}".find(f".{part}") >= 0 for name in checkpoint.tensors)
+    part = f".{architecture.optional[0]}."
+    return not any(part in f".{name}" for name in checkpoint.tensors)
 
 
 def _unit(architecture: Architecture, name: str) -> int:
@@ -144,14 +155,23 @@ def _check_layers(architecture: Architecture, layers: int, units: Iterable[int])
 
 
 def _check_tensors(
-    architecture: Architecture, model: Any, checkpoint: Checkpoint, names: dict[str, str]
+    architecture: Architecture,
+    model: Any,
+    checkpoint: Checkpoint,
+    names: dict[str, str],
+    ties: set[str],
 ) -> None:
+    for key in names:
+        if (dtype := checkpoint.tensors[key].dtype) not in DTYPES:
+            raise UnsupportedModelError(
+                f"{key} is stored as {dtype}, which this version cannot read"
+            )
     used = {
         key: torch.empty(tensor.shape, dtype=torch.bfloat16, device=_META)
         for key, tensor in checkpoint.tensors.items()
         if key in names
     }
-    missing = assign(model, used, torch.bfloat16, _META) - set(model.all_tied_weights_keys)
+    missing = assign(model, used, torch.bfloat16, _META) - ties
     if missing:
         raise CheckpointError(
             f"the checkpoint lacks {_some(missing)}, which {architecture.name} needs"

@@ -26,6 +26,8 @@ _MAX_JSON = 100 << 20
 _MAX_DIMENSIONS = 8
 _MAX_LAYERS = 10_000
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.00.pth")
 
 
@@ -70,13 +72,7 @@ def open_checkpoint(uri: str) -> Checkpoint:
         raise CheckpointError(f"{folder} is not a model: it has no config.json")
     raw = _read_json(folder, folder / "config.json")
     _check_layer_count(folder, raw)
-    tensors = {
-        tensor.name: tensor for file in _weight_files(folder) for tensor in read_header(file)
-    }
-    if not tensors:
-        raise CheckpointError(f"the safetensors files of {folder} hold no tensors")
-    _check_index(folder, tensors)
-    return Checkpoint(folder, _transformers_config(folder), tensors)
+    return Checkpoint(folder, _transformers_config(folder), _read_headers(folder))
 
 
 def model_folder(uri: str) -> Path:
@@ -137,25 +133,35 @@ def _entry(file: Path, name: str, entry: Any) -> tuple[str, str, tuple[int, ...]
     return name, dtype, tuple(shape), (begin, stop)
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    single = folder / "model.safetensors"
-    if index.is_file():
-        names = sorted(set(_weight_map(folder).values()))
-    elif single.is_file():
-        names = [single.name]
-    elif found := [name for name in _PICKLES if (folder / name).is_file()]:
+def _read_headers(folder: Path) -> dict[str, StoredTensor]:
+    promised = _weight_map(folder) if (folder / _INDEX).is_file() else {}
+    files = sorted(set(promised.values())) or [_single_file(folder)]
+    tensors = {
+        tensor.name: tensor
+        for name in files
+        for tensor in read_header(_inside(folder, folder / name))
+    }
+    for name, file in promised.items():
+        if name not in tensors:
+            raise CheckpointError(f"{folder} is incomplete: {file} lacks {name} of the index")
+    if not tensors:
+        raise CheckpointError(f"the safetensors files of {folder} hold no tensors")
+    return tensors
+
+
+def _single_file(folder: Path) -> str:
+    if (folder / _SINGLE).is_file():
+        return _SINGLE
+    if found := [name for name in _PICKLES if (folder / name).is_file()]:
         raise CheckpointError(
             f"{folder} has its weights as {found[0]} only, a pickle that could run code; "
             "convert it to safetensors"
         )
-    else:
-        raise CheckpointError(f"{folder} has no weights: no model.safetensors and no index of it")
-    return [_inside(folder, folder / name) for name in names]
+    raise CheckpointError(f"{folder} has no weights: no {_SINGLE} and no index of it")
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
-    path = folder / "model.safetensors.index.json"
+    path = folder / _INDEX
     index = _read_json(folder, path)
     weights = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(x, str) for x in weights.values()):
@@ -166,16 +172,6 @@ def _weight_map(folder: Path) -> dict[str, str]:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} is incomplete: {name} of its index is missing")
     return weights
-
-
-def _check_index(folder: Path, tensors: dict[str, StoredTensor]) -> None:
-    if not (folder / "model.safetensors.index.json").is_file():
-        return
-    for name, file in _weight_map(folder).items():
-        if name not in tensors:
-            raise CheckpointError(
-                f"{folder} is incomplete: its index has {name} in {file}, which has not"
-            )
 
 
 def _inside(folder: Path, path: Path) -> Path:

@@ -46,6 +46,7 @@ def load(
     info = model_info(checkpoint, blueprint, name, max_model_len)
     own = blueprint.owned(checkpoint, lo, hi)
     model = build(blueprint.architecture, checkpoint.config, DTYPES[name], blueprint.left_out)
+    model.all_tied_weights_keys = dict(blueprint.ties)
     channel = cut(model, blueprint.architecture, lo, hi)
     _fill(model, blueprint, own, DTYPES[name], target, progress)
     stage = Stage(

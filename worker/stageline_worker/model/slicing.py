@@ -81,15 +81,27 @@ def cut(model: Any, architecture: Architecture, lo: int, hi: int) -> Channel:
         elif index >= hi:
             layers[index] = _LayerAfter(layer, channel)
     if not first:
-        kept = tuple(model.all_tied_weights_keys.values()) if last else ()
+        shared = tuple(model.all_tied_weights_keys.values()) if last else ()
         for name in architecture.embedding:
-            if not any(weight.startswith(f"{name}.") for weight in kept):
-                _replace(model, name, _Embedding(channel, architecture.asks))
+            _drop_embedding(model, name, _Embedding(channel, architecture.asks), shared)
     if not last:
         for name in architecture.head:
             _replace(model, name, _Head())
         model.all_tied_weights_keys = {}
     return channel
+
+
+def _drop_embedding(
+    model: nn.Module, name: str, stand_in: _Embedding, shared: tuple[str, ...]
+) -> None:
+    """Drop all of it but the tables whose weights, `shared`, are the head's as well."""
+    for weight in shared:
+        if weight.startswith(f"{name}."):
+            table = weight.removeprefix(f"{name}.").rpartition(".")[0]
+            if not table:
+                return
+            stand_in.add_module(table, model.get_submodule(f"{name}.{table}"))
+    _replace(model, name, stand_in)
 
 
 def _replace(model: nn.Module, name: str, stand_in: nn.Module) -> None:

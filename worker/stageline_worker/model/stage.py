@@ -46,6 +46,7 @@ class Stage:
         self._info = info
         self._pooling = pooling
         self._max_sequences = max_sequences
+        self._device = next(model.parameters()).device
         self._slots: dict[int, StageCache] = {}
 
     @property
@@ -71,7 +72,7 @@ class Stage:
     @property
     def device(self) -> str:
         """Where it computes: cpu, or cuda:N."""
-        return str(next(self._model.parameters()).device)
+        return str(self._device)
 
     @property
     def dtype(self) -> str:
@@ -81,6 +82,8 @@ class Stage:
     def forward(self, microbatch: Microbatch) -> Microbatch:
         """Take the microbatch through this stage's layers; StageError when it does not fit."""
         with torch.inference_mode():
+            if self.first:
+                self._check_tokens(microbatch.tensors)
             compute = self._generate if microbatch.segments else self._infer
             tensors = compute(microbatch)
         return Microbatch(tensors, microbatch.segments, microbatch.outputs)
@@ -138,8 +141,17 @@ class Stage:
         main = self._architecture.inputs[0]
         return {"inputs_embeds" if main == "input_ids" else main: zeros}
 
+    def _check_tokens(self, tensors: dict[str, Tensor]) -> None:
+        """An index outside of a table would end the process on a GPU."""
+        tables = {"input_ids": self._info.vocab_size}
+        tables["token_type_ids"] = getattr(self._model.config, "type_vocab_size", 0)
+        for name, size in tables.items():
+            ids = tensors.get(name)
+            if ids is not None and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+                raise StageError(f"{name} has a number outside of 0 to {size - 1}")
+
     def _infer(self, microbatch: Microbatch) -> dict[str, Tensor]:
-        tensors = {name: tensor.to(self.device) for name, tensor in microbatch.tensors.items()}
+        tensors = {name: tensor.to(self._device) for name, tensor in microbatch.tensors.items()}
         mask = tensors.get(_MASK)
         options: dict[str, Any] = {} if mask is None else {_MASK: mask}
         names = self._architecture.inputs if self.first else (_HIDDEN,)
@@ -183,13 +195,13 @@ class Stage:
     def _packed(self, microbatch: Microbatch) -> Tensor:
         """[1, tokens] of ids on stage 0, [1, tokens, hidden] on others."""
         if self.first:
-            return microbatch.tensors["input_ids"].to(self.device).unsqueeze(0)
-        return microbatch.tensors[_HIDDEN].to(self.device)
+            return microbatch.tensors["input_ids"].to(self._device).unsqueeze(0)
+        return microbatch.tensors[_HIDDEN].to(self._device)
 
     def _segment(self, segment: Segment, part: Tensor) -> Tensor | None:
         """Hidden states [1, count, hidden]; on the last stage the token [1], if one is wanted."""
         cache = self._slot(segment)
-        positions = torch.arange(segment.start, segment.start + segment.count, device=self.device)
+        positions = torch.arange(segment.start, segment.start + segment.count, device=self._device)
         entering = {"input_ids" if self.first else _HIDDEN: part}
         options: dict[str, Any] = {"position_ids": positions.unsqueeze(0)}
         if self.last:

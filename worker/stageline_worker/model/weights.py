@@ -6,7 +6,8 @@ fused, a base model's prefix comes or goes. transformers knows how; here it is o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -60,7 +61,8 @@ def assign(
         weight_mapping=mapping,
         ignore_mismatched_sizes=True,
     )
-    found, _ = convert_and_load_state_dict_in_model(model, tensors, config)
+    with _no_progress_bar():
+        found, _ = convert_and_load_state_dict_in_model(model, tensors, config)
     for name, stored, needed in sorted(found.mismatched_keys):
         raise CheckpointError(
             f"{name} is {list(stored)} in the checkpoint, config.json asks for {list(needed)}"
@@ -69,3 +71,16 @@ def assign(
         reason = error.strip().splitlines()[-1]
         raise CheckpointError(f"the tensors that make {name} do not fit together: {reason}")
     return set(found.missing_keys)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
