@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from stageline_worker.model.errors import CheckpointError, UnsupportedModelError
 
@@ -77,16 +77,17 @@ def open_checkpoint(uri: str) -> Checkpoint:
 
 def model_folder(uri: str) -> Path:
     """The folder that `uri` names; CheckpointError when there is none that can be read."""
-    parts = urlsplit(uri)
-    if parts.scheme not in ("", "file"):
+    scheme, separator, path = uri.partition("://")
+    if separator and scheme != "file":
         raise CheckpointError(
             f"{uri}: this version reads models from file:// only; download the model and give "
             "file:///path/to/its/folder"
         )
-    if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
+    if separator and not path.startswith("/"):
         raise CheckpointError(f"{uri}: a file URI has three slashes, as in file:///models/llama")
-    folder = Path(unquote(parts.path) if parts.scheme else uri)
-    if not str(folder) or "\0" in str(folder) or not folder.is_dir():
+    name = unquote(path) if separator else uri
+    folder = Path(name)
+    if not name or "\0" in name or not folder.is_dir():
         raise CheckpointError(f"{uri}: there is no such folder")
     return folder.resolve()
 

@@ -21,7 +21,7 @@ _LOWEST = torch.finfo(torch.float64).min
 def draw(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
     """One token for each row of `logits` [rows, vocabulary]: int64 [rows].
 
-    NaN counts as impossible. A row where nothing is possible gives token 0.
+    NaN counts as impossible; a row where nothing is possible still gives some token.
     """
     scores = logits.double().nan_to_num(nan=_LOWEST, neginf=_LOWEST)
     tokens = scores.argmax(dim=-1)
