@@ -21,9 +21,10 @@ class PortTaken(Exception):
     """Somebody listens on a port that was asked for; the message is a sentence."""
 
 
-def free_ports(count: int) -> tuple[int, ...]:
-    """Choose `count` different ports on loopback on which nobody listens now."""
-    candidates = [port for port in range(_FIRST, _LAST) if port not in _outgoing()]
+def free_ports(count: int, but: int = 0) -> tuple[int, ...]:
+    """Choose `count` different ports on loopback on which nobody listens now, `but` not."""
+    outgoing = _outgoing()
+    candidates = [port for port in range(_FIRST, _LAST) if port not in outgoing and port != but]
     random.shuffle(candidates)
     found: list[int] = []
     for port in candidates:

@@ -1,0 +1,186 @@
+"""A client of any server of the Open Inference Protocol v2 over gRPC.
+
+Nothing of Stageline's own is asked for: what is not in the protocol is done without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import typer
+
+from stageline.oip import grpc_service_pb2 as oip
+from stageline.oip.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from stageline_cli.failure import Failure
+from stageline_cli.tensors import Tensor, from_json
+
+CONNECT_SECONDS = 5.0
+_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+)
+_CONTENTS = {
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "BOOL": "bool_contents",
+    "INT64": "int64_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+}
+INTERRUPTED = 130  # 128 + SIGINT, as a shell would say it
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run a command to its end; Ctrl-C cancels its calls and makes the exit code 130."""
+    try:
+        asyncio.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@asynccontextmanager
+async def connect(address: str) -> AsyncIterator[Client]:
+    """A client of the server at host:port; Failure when none answers."""
+    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+        try:
+            await asyncio.wait_for(_connected(channel, address), CONNECT_SECONDS)
+        except TimeoutError:
+            raise _nobody(address) from None
+        yield Client(channel)
+
+
+async def _connected(channel: grpc.aio.Channel, address: str) -> None:
+    state = channel.get_state(try_to_connect=True)
+    while state is not grpc.ChannelConnectivity.READY:
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            raise _nobody(address)
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)
+
+
+def _nobody(address: str) -> Failure:
+    return Failure(
+        f"nothing answers at {address}: start a model with `stageline up FILE`, or say with "
+        "--address where a server is"
+    )
+
+
+class Client:
+    """The calls that the command line makes. Every error is a Failure with a sentence."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = GRPCInferenceServiceStub(channel)
+
+    async def the_model(self, name: str | None) -> str:
+        """`name`, or without one the only model that the server has."""
+        if name:
+            return name
+        try:
+            index = await self._stub.RepositoryIndex(oip.RepositoryIndexRequest())
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise Failure("the server does not list its models: name one, --model") from None
+            raise refused(error) from None
+        names = sorted({model.name for model in index.models})
+        if len(names) != 1:
+            has = f"has the models {', '.join(names)}" if names else "has no model"
+            raise Failure(f"the server {has}: name one with --model")
+        return str(names[0])
+
+    async def metadata(self, model: str) -> Any:
+        """What the server says of the model's inputs and outputs (ModelMetadataResponse)."""
+        try:
+            return await self._stub.ModelMetadata(oip.ModelMetadataRequest(name=model))
+        except grpc.aio.AioRpcError as error:
+            raise refused(error) from None
+
+    async def infer(self, request: Any, seconds: float | None) -> list[Tensor]:
+        """One request, all of its outputs; `seconds` is its deadline."""
+        try:
+            response = await self._stub.ModelInfer(request, timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            raise refused(error, seconds) from None
+        return outputs(response)
+
+    async def stream(self, request: Any, seconds: float | None) -> AsyncIterator[list[Tensor]]:
+        """One request, its responses as they come. NoStream when the server has no such call."""
+
+        async def requests() -> AsyncIterator[Any]:
+            yield request
+
+        call = self._stub.ModelStreamInfer(requests(), timeout=seconds)
+        try:
+            async for response in call:
+                if response.error_message:
+                    raise Failure(response.error_message)
+                yield outputs(response.infer_response)
+                if response.infer_response.parameters["triton_final_response"].bool_param:
+                    return
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise NoStream from None
+            raise refused(error, seconds) from None
+        finally:
+            call.cancel()
+
+
+class NoStream(Exception):
+    """The server has no ModelStreamInfer."""
+
+
+def refused(error: grpc.aio.AioRpcError, seconds: float | None = None) -> Failure:
+    """The server's own sentence, or what its status means where it says nothing."""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and seconds is not None:
+        return Failure(f"no answer within {seconds:g} s: give more with --timeout")
+    return Failure(error.details() or f"the server refused with {error.code().name}")
+
+
+def infer_request(
+    model: str, inputs: Iterable[Tensor], names: Sequence[str] = (), **parameters: bool
+) -> Any:
+    """A ModelInferRequest with raw contents; `names` are the outputs wanted, all if none."""
+    inputs = list(inputs)
+    return oip.ModelInferRequest(
+        model_name=model,
+        inputs=[
+            oip.ModelInferRequest.InferInputTensor(
+                name=tensor.name, datatype=tensor.datatype, shape=tensor.shape
+            )
+            for tensor in inputs
+        ],
+        outputs=[oip.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in names],
+        raw_input_contents=[tensor.raw for tensor in inputs],
+        parameters={key: oip.InferParameter(bool_param=v) for key, v in parameters.items()},
+    )
+
+
+def outputs(response: Any) -> list[Tensor]:
+    """The tensors of a ModelInferResponse, whether they came raw or typed."""
+    raw = response.raw_output_contents
+    if raw and len(raw) != len(response.outputs):
+        raise Failure(f"the server sent {len(raw)} contents for {len(response.outputs)} outputs")
+    return [
+        _tensor(output, raw[position] if raw else _typed(output))
+        for position, output in enumerate(response.outputs)
+    ]
+
+
+def _tensor(output: Any, raw: bytes) -> Tensor:
+    return Tensor(output.name, output.datatype, tuple(output.shape), raw).check()
+
+
+def _typed(output: Any) -> bytes:
+    if output.datatype == "BYTES":
+        texts = output.contents.bytes_contents
+        return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    field = _CONTENTS.get(output.datatype)
+    if field is None:
+        raise Failure(f"{output.name} came as {output.datatype} without raw contents")
+    return from_json(output.name, list(getattr(output.contents, field)), output.datatype).raw
