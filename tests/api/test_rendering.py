@@ -1,0 +1,159 @@
+"""Documents: what stages and routers are told, and when a revision is another one."""
+
+import pytest
+
+from stageline_api.manifest import read_manifest
+from stageline_api.plan import plan
+from stageline_api.plan_request import Device, offered_bytes, plan_request
+from stageline_api.rendering import (
+    RenderError,
+    pipeline_names,
+    revision,
+    router_document,
+    stage_documents,
+)
+from stageline_api.spec import Resources
+from support.profiles import dense
+
+MANIFEST = """\
+apiVersion: stageline.dev/v1alpha1
+kind: PipelineDeployment
+metadata: {name: llama}
+spec:
+  model: {uri: 'hf://a/b'}
+  pipeline: {stages: 2}
+  replicas: 2
+"""
+ADDRESSES = ("a:1", "b:2")
+
+
+def deployed(more=""):
+    return read_manifest(MANIFEST + more, "llama.yaml")
+
+
+def planned(deployment):
+    return plan(dense(5), plan_request(deployment))
+
+
+def documents(more=""):
+    deployment = deployed(more)
+    return stage_documents(deployment, planned(deployment), "llama-1", ADDRESSES)
+
+
+def revised(more="", old="", new=""):
+    deployment = read_manifest((MANIFEST + more).replace(old, new), "llama.yaml")
+    return revision(deployment, planned(deployment))
+
+
+def test_pipelines_are_named_after_the_deployment():
+    assert pipeline_names(deployed()) == ("llama-0", "llama-1")
+
+
+def test_every_stage_is_told_what_it_must_know():
+    made = planned(deployed())
+    first, last = documents()
+    assert (first.stage, first.layers, last.stage, last.layers) == (0, (0, 3), 1, (3, 5))
+    assert (first.next, last.next, last.leader) == ("b:2", "a:1", "a:1")
+    assert (first.listen, last.listen) == ADDRESSES
+    assert (first.model, first.pipeline, first.uri) == ("llama", "llama-1", "hf://a/b")
+    assert (first.plan_hash, first.dtype) == (made.plan_hash, "bfloat16")
+    assert (first.max_model_len, first.max_sequences, first.prefill_chunk) == (8192, 16, 512)
+
+
+def test_what_the_spec_sets_reaches_the_stages():
+    first, _ = documents(
+        "  generation: {maxSequences: 3, prefillChunk: 7}\n  router: {maxQueue: 9}\n"
+    )
+    assert (first.max_sequences, first.prefill_chunk, first.max_waiting) == (3, 7, 9)
+
+
+def test_a_stage_may_listen_elsewhere_than_it_is_found():
+    deployment = deployed()
+    listen = ("0.0.0.0:9000", "0.0.0.0:9000")
+    made = stage_documents(deployment, planned(deployment), "llama-0", ADDRESSES, listen)
+    assert [document.listen for document in made] == list(listen)
+    assert {document.addresses for document in made} == {ADDRESSES}
+
+
+def test_the_router_is_told_where_the_pipelines_are():
+    deployment = deployed("  batching: {maxBatchSize: 4, maxDelay: 500us}\n")
+    made = router_document(deployment, planned(deployment), "h:8001", {"llama-0": "a:1"})
+    assert [(pipeline.name, pipeline.leader) for pipeline in made.pipelines] == [("llama-0", "a:1")]
+    assert (made.model, made.uri, made.listen) == ("llama", "hf://a/b", "h:8001")
+    assert (made.max_batch_size, made.max_delay_milliseconds, made.max_queue) == (4, 0.5, 1024)
+
+
+def test_a_transport_that_is_not_there_is_refused():
+    text = MANIFEST.replace("stages: 2", "stages: 2, transport: collective")
+    deployment = read_manifest(text, "llama.yaml")
+    made = planned(deployment)
+    with pytest.raises(RenderError) as refused:
+        stage_documents(deployment, made, "llama-0", ADDRESSES)
+    assert str(refused.value) == (
+        "spec.pipeline.transport collective of llama is not in this version: use auto or grpc"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("replicas: 2", "replicas: 3"),
+        ("kind: PipelineDeployment", "kind: PipelineDeployment\nstatus: {replicas: 2}"),
+        ("spec:", "spec:\n  batching: {maxBatchSize: 4}"),
+        ("spec:", "spec:\n  router: {port: 9}"),
+    ],
+)
+def test_what_running_stages_do_not_notice_keeps_the_revision(old, new):
+    assert revised(old=old, new=new) == revised()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("hf://a/b", "hf://a/c"),
+        ("stages: 2", "stages: 3"),
+        ("stages: 2", "partition: [2, 3]"),
+        ("stages: 2", "stages: 2, device: cpu"),
+        ("stages: 2", "stages: 2, transport: grpc"),
+        ("spec:", "spec:\n  generation: {maxSequences: 4}"),
+        ("spec:", "spec:\n  resources: {limits: {cpu: 2}}"),
+        ("spec:", "spec:\n  stageOverrides: [{stages: [1], nodeSelector: {a: b}}]"),
+        ("spec:", "spec:\n  router: {maxQueue: 5}"),
+    ],
+)
+def test_what_stages_must_be_started_anew_for_changes_the_revision(old, new):
+    assert revised(old=old, new=new) != revised()
+
+
+GIB = 1024**3
+
+
+@pytest.mark.parametrize(
+    ("resources", "device", "offered"),
+    [
+        ({"limits": {"memory": "2Gi"}}, "auto", 2 * GIB),
+        ({"limits": {"memory": "2Gi"}}, "cpu", 2 * GIB),
+        ({"limits": {"memory": "2Gi"}}, "cuda", None),
+        ({"limits": {"memory": "2Gi", "nvidia.com/gpu": 1}}, "auto", None),
+        (
+            {"limits": {"memory": "2Gi", "nvidia.com/gpu": 1}, "deviceMemory": "80Gi"},
+            "cuda",
+            80 * GIB,
+        ),
+        ({"requests": {"memory": "2Gi"}}, "cpu", None),
+        ({}, "auto", None),
+    ],
+)
+def test_a_pod_offers_its_devices_memory_or_that_of_a_cpu_stage(resources, device, offered):
+    assert offered_bytes(Resources.model_validate(resources), device) == offered
+
+
+def test_overrides_become_devices_of_their_stages():
+    asked = plan_request(
+        deployed(
+            "  resources: {deviceMemory: 80Gi}\n"
+            "  stageOverrides: [{stages: [1], resources: {deviceMemory: 40Gi}, speedPercent: 50}]\n"
+        )
+    )
+    assert asked.device_of(0) == Device(80 * GIB)
+    assert asked.device_of(1) == Device(40 * GIB, 50)
