@@ -199,6 +199,18 @@ def _absurd_layers(folder):
     _edit_json(folder / "config.json", num_hidden_layers=1_000_000_000)
 
 
+def _absurd_labels(folder):
+    _edit_json(folder / "config.json", num_labels=1_000_000_000)
+
+
+def _encoder_decoder(folder):
+    _edit_json(folder / "config.json", architectures=["T5Model"], is_encoder_decoder=True)
+
+
+def _not_a_chain(folder):
+    _edit_json(folder / "config.json", architectures=["Gemma3nForCausalLM"])
+
+
 def _text_for_a_number(folder):
     _edit_json(folder / "config.json", hidden_size="many")
 
@@ -242,6 +254,9 @@ BAD = {
     _unknown_class: "LlamaForQuestionAnswering is not supported",
     _no_class: 'add "architectures"',
     _absurd_layers: "must be 1 to 10000",
+    _absurd_labels: "must be 1 to 1000000",
+    _encoder_decoder: "T5Model is an encoder-decoder, not a chain of layers",
+    _not_a_chain: "Gemma3nForCausalLM cannot be cut into stages: each layer also reads",
     _text_for_a_number: "hidden_size",
     _heads_do_not_fit: "config.json",
     _quantized: "the weights are quantized (fp8)",

@@ -7,7 +7,7 @@ checkpoint; this table only says where the layers and their surroundings are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,28 +140,28 @@ _NOT_A_CHAIN = {
 }
 
 
-def find(config: Any) -> Architecture:
-    """The row for a transformers config; UnsupportedModelError says why there is none."""
+def find(config: Mapping[str, Any]) -> Architecture:
+    """The row for what config.json says; UnsupportedModelError says why there is none."""
     name = _class_name(config)
     if name in _NOT_A_CHAIN:
         raise UnsupportedModelError(
             f"{name} cannot be cut into stages: {_NOT_A_CHAIN[name]}; serve it in one process"
         )
-    if getattr(config, "is_encoder_decoder", False):
+    if config.get("is_encoder_decoder"):
         raise UnsupportedModelError(
             f"{name} is an encoder-decoder, not a chain of layers; choose an encoder or a decoder"
         )
     if name not in ARCHITECTURES:
         raise UnsupportedModelError(
-            f"{name} is not supported; supported are {_listing(ARCHITECTURES)}"
+            f"{name} is not supported; supported are {', '.join(sorted(ARCHITECTURES))}"
         )
     architecture = ARCHITECTURES[name]
     _refuse_variants(architecture, config)
     return architecture
 
 
-def _class_name(config: Any) -> str:
-    names = getattr(config, "architectures", None)
+def _class_name(config: Mapping[str, Any]) -> str:
+    names = config.get("architectures")
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
         raise UnsupportedModelError(
             'config.json does not say which class the model is: add "architectures", '
@@ -170,21 +170,17 @@ def _class_name(config: Any) -> str:
     return names[0]
 
 
-def _refuse_variants(architecture: Architecture, config: Any) -> None:
-    quantization = getattr(config, "quantization_config", None)
+def _refuse_variants(architecture: Architecture, config: Mapping[str, Any]) -> None:
+    quantization = config.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise UnsupportedModelError(
             f"the weights are quantized ({method or 'method not named'}), and this version reads "
             "float32, bfloat16 and float16; choose the unquantized checkpoint"
         )
-    cross = getattr(config, "add_cross_attention", False)
-    if cross or (not architecture.generates and getattr(config, "is_decoder", False)):
+    as_decoder = not architecture.generates and config.get("is_decoder")
+    if as_decoder or config.get("add_cross_attention"):
         raise UnsupportedModelError(
             f"{architecture.name} is configured as a decoder of another model "
             "(is_decoder, add_cross_attention), which is not supported"
         )
-
-
-def _listing(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))

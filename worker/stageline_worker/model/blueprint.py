@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stageline_worker.model.architectures import Architecture, find
+from stageline_worker.model.architectures import Architecture
 from stageline_worker.model.checkpoint import Checkpoint, StoredTensor
 from stageline_worker.model.errors import CheckpointError, UnsupportedModelError
 from stageline_worker.model.reader import DTYPES
@@ -70,7 +70,7 @@ class Blueprint:
 
 def draw(checkpoint: Checkpoint) -> Blueprint:
     """Check the checkpoint against its architecture; raises ModelError where they disagree."""
-    architecture = find(checkpoint.config)
+    architecture = checkpoint.architecture
     left_out = _lacks_optional(architecture, checkpoint)
     # Not float32: the grouped matrix product of experts has no meta kernel for it.
     model = build(architecture, checkpoint.config, torch.bfloat16, left_out)

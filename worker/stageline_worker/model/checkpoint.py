@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
+from stageline_worker.model.architectures import Architecture, find
 from stageline_worker.model.errors import CheckpointError, UnsupportedModelError
 
 _SIZES = {
@@ -24,8 +26,8 @@ _SIZES = {
 _MAX_HEADER = 100 << 20  # the limit of the safetensors library too
 _MAX_JSON = 100 << 20
 _MAX_DIMENSIONS = 8
-_MAX_LAYERS = 10_000
-_LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+# transformers makes lists of these lengths when it reads a config.
+_MOST = {"num_hidden_layers": 10_000, "n_layer": 10_000, "num_labels": 1_000_000}
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.00.pth")
@@ -53,6 +55,7 @@ class Checkpoint:
     """A model folder whose config and headers have been read and hold together."""
 
     folder: Path
+    architecture: Architecture
     config: Any  # transformers' config object
     tensors: dict[str, StoredTensor] = field(repr=False)
 
@@ -65,14 +68,18 @@ class Checkpoint:
 def open_checkpoint(uri: str) -> Checkpoint:
     """Read config and headers of the model at `uri`: file:///absolute/folder, or a path.
 
-    Raises CheckpointError, or UnsupportedModelError for a config that transformers cannot read.
+    Raises CheckpointError, or UnsupportedModelError for a model that cannot be served.
     """
     folder = model_folder(uri)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is not a model: it has no config.json")
     raw = _read_json(folder, folder / "config.json")
-    _check_layer_count(folder, raw)
-    return Checkpoint(folder, _transformers_config(folder), _read_headers(folder))
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{folder}/config.json is not an object")
+    architecture = find(raw)
+    _check_counts(folder, raw)
+    tensors = _read_headers(folder)
+    return Checkpoint(folder, architecture, _transformers_config(folder), tensors)
 
 
 def model_folder(uri: str) -> Path:
@@ -95,7 +102,7 @@ def model_folder(uri: str) -> Path:
 def read_header(file: Path) -> Iterator[StoredTensor]:
     """The tensors that a safetensors file declares, every offset checked against its size."""
     total = file.stat().st_size
-    with file.open("rb") as stream:
+    with open_exactly(file) as stream:
         length = int.from_bytes(stream.read(8), "little")
         if total < 8 or length > min(total - 8, _MAX_HEADER):
             raise CheckpointError(
@@ -115,6 +122,18 @@ def read_header(file: Path) -> Iterator[StoredTensor]:
             )
         end = stop
         yield StoredTensor(name, dtype, shape, file, start + begin, stop - begin)
+
+
+def open_exactly(path: Path) -> BinaryIO:
+    """Open for reading what is asked for and no more.
+
+    The kernel reads ahead by up to megabytes, and beyond a header, or beyond a stage's tensors,
+    lie those of other stages.
+    """
+    file = path.open("rb", buffering=0)
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+    return file
 
 
 def _entry(file: Path, name: str, entry: Any) -> tuple[str, str, tuple[int, ...], tuple[int, int]]:
@@ -203,15 +222,12 @@ def _parse(data: bytes, file: Path) -> Any:
     return value
 
 
-def _check_layer_count(folder: Path, raw: Any) -> None:
-    # transformers makes lists of this length, so it is checked before transformers sees it.
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{folder}/config.json is not an object")
-    for name in _LAYER_COUNTS:
+def _check_counts(folder: Path, raw: dict[str, Any]) -> None:
+    for name, most in _MOST.items():
         count = raw.get(name)
-        if count is not None and (type(count) is not int or not 0 < count <= _MAX_LAYERS):
+        if count is not None and (type(count) is not int or not 0 < count <= most):
             raise CheckpointError(
-                f"{folder}/config.json: {name} is {count!r}, it must be 1 to {_MAX_LAYERS}"
+                f"{folder}/config.json: {name} is {count!r}, it must be 1 to {most}"
             )
 
 

@@ -58,6 +58,7 @@ def load(
         pooling=read_pooling(checkpoint) if embeds_text(blueprint) else None,
         max_sequences=max_sequences,
         total_bytes=sum(tensor.size for tensor in own),
+        parameters=sum(tensor.elements for tensor in own),
     )
     stage.warm_up()
     return stage

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -10,7 +9,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from stageline_worker.model.checkpoint import StoredTensor
+from stageline_worker.model.checkpoint import StoredTensor, open_exactly
 from stageline_worker.model.errors import CheckpointError
 
 Progress = Callable[[int, int], None]
@@ -64,8 +63,5 @@ class TensorReader:
         if self._file is None or path != self._path:
             self.close()
             self._path = path
-            self._file = path.open("rb", buffering=0)
-            if hasattr(os, "posix_fadvise"):
-                # No reading ahead: beyond this stage's tensors lie those of other stages.
-                os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+            self._file = open_exactly(path)
         return self._file

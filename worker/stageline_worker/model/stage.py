@@ -23,7 +23,7 @@ _MASK = "attention_mask"
 class Stage:
     """Layers [lo, hi) of a model, loaded. Not thread-safe: one thread calls it.
 
-    `parameters` counts elements in memory, `total_bytes` those read from the checkpoint.
+    Of its own tensors, `parameters` counts the elements, `total_bytes` what they take on disk.
     """
 
     def __init__(
@@ -37,9 +37,11 @@ class Stage:
         pooling: Pooling | None,
         max_sequences: int,
         total_bytes: int,
+        parameters: int,
     ) -> None:
         self.layers = layers
         self.total_bytes = total_bytes
+        self.parameters = parameters
         self._model = model
         self._channel = channel
         self._architecture = architecture
@@ -63,11 +65,6 @@ class Stage:
     def last(self) -> bool:
         """Whether this stage holds the head."""
         return self.layers[1] == self._info.layers
-
-    @property
-    def parameters(self) -> int:
-        """Elements of this stage's weights in memory; a tied head's once."""
-        return sum(parameter.numel() for parameter in self._model.parameters())
 
     @property
     def device(self) -> str:
