@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from stageline_local.layout import Layout
-from stageline_local.process import ProcessSpec
+from stageline_local.process import Observation, Phase, ProcessSpec
 from stageline_local.runtime import Runtime
 from stageline_local.view import View, hopeless, loaded_processes, view
 from stageline_local.watch import watch_pipeline, watch_router
@@ -35,11 +36,13 @@ class Supervisor:
         self._show = show
         self._reports: dict[str, Any] = {}
         self._router_ready = False
+        self._seen: dict[str, Observation] = {}
         self._proven: set[str] = set()
         self._changed = asyncio.Event()
         self._end = asyncio.Event()
         self._kill = asyncio.Event()
-        self._runtime = Runtime(lambda name: self._changed.set())
+        self._gave_up: str | None = None
+        self._runtime = Runtime(self._judge)
 
     def stop(self) -> None:
         """End in order: the router drains, then the stages go, first to last."""
@@ -56,13 +59,12 @@ class Supervisor:
             runtime.keep(self._specs)
             helpers = [tasks.create_task(helper) for helper in self._helpers()]
             await self._end.wait()
-            reason = hopeless(runtime.observe(), self._proven)
             await self._stop_in_order()
             for helper in helpers:
                 helper.cancel()
         self._show(self._view())
-        if reason:
-            raise GaveUp(reason)
+        if self._gave_up:
+            raise GaveUp(self._gave_up)
 
     def _helpers(self) -> list[Coroutine[Any, Any, None]]:
         layout = self._layout
@@ -74,12 +76,8 @@ class Supervisor:
         return [*watchers, router, self._look()]
 
     async def _look(self) -> None:
-        """Show what has changed, judge it."""
         while True:
             self._show(self._view())
-            self._proven |= loaded_processes(self._layout, self._reports)
-            if hopeless(self._runtime.observe(), self._proven):
-                self._end.set()
             await asyncio.sleep(_BETWEEN_VIEWS_SECONDS)
             await self._changed.wait()
             self._changed.clear()
@@ -101,13 +99,23 @@ class Supervisor:
             await runtime.stop(*(pipeline.process(stage) for pipeline in layout.pipelines))
 
     def _view(self) -> View:
-        seen = self._runtime.observe()
+        gone = {name: replace(seen, phase=Phase.ENDED) for name, seen in self._seen.items()}
+        self._seen = gone | self._runtime.observe()
         return view(
-            self._layout, self._reports, seen, self._proven, router_ready=self._router_ready
+            self._layout, self._reports, self._seen, self._proven, router_ready=self._router_ready
         )
+
+    def _judge(self, process: str) -> None:
+        """A process has changed: go on with it, or end everything?"""
+        self._changed.set()
+        reason = hopeless(self._runtime.observe(), self._proven)
+        if reason and not self._end.is_set():
+            self._gave_up = reason
+            self._end.set()
 
     def _hear(self, pipeline: str, report: Any) -> None:
         self._reports[pipeline] = report
+        self._proven |= loaded_processes(self._layout, self._reports)
         self._changed.set()
 
     def _hear_router(self, ready: bool) -> None:
