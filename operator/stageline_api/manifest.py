@@ -119,7 +119,9 @@ def _refuse_repeated_keys(root: yaml.Node, source: str) -> None:
                 key, child = child
                 if isinstance(key, yaml.ScalarNode) and key.value in keys:
                     line = key.start_mark.line + 1
-                    raise ManifestError(f"{source}:{line}: {key.value} stands here a second time")
+                    raise ManifestError(
+                        f"{source}:{line}: {shown(key.value)} stands here a second time"
+                    )
                 keys.add(key.value if isinstance(key, yaml.ScalarNode) else "")
             if id(child) not in seen:
                 seen.add(id(child))

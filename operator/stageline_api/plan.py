@@ -15,7 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from stageline_api.dealing import Dealing, Partition
 from stageline_api.plan_request import PlanRequest
 from stageline_api.profile import ModelProfile
-from stageline_api.refusal import MemoryRefusal, no_such_stage, too_many_stages, wrong_sum
+from stageline_api.refusal import (
+    MemoryRefusal,
+    empty_stage,
+    no_such_stage,
+    too_many_stages,
+    wrong_sum,
+)
 from stageline_api.sizing import DTYPE_BYTES, ComputeDtype, Settings, model_load
 
 
@@ -69,6 +75,8 @@ def plan(profile: ModelProfile, request: PlanRequest) -> Plan:
 def _checked(partition: Partition, dealing: Dealing, refusal: MemoryRefusal) -> Partition:
     """The partition that was asked for, if it can be."""
     name, layers = dealing.request.name, len(dealing.load.layers)
+    if min(partition) < 1:
+        raise PlanError(empty_stage(name, partition))
     if sum(partition) != layers:
         raise PlanError(wrong_sum(name, layers, partition))
     if dealing.overfull(partition) is not None:

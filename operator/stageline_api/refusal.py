@@ -38,6 +38,11 @@ def wrong_sum(name: str, layers: int, partition: Partition) -> str:
     )
 
 
+def empty_stage(name: str, partition: Partition) -> str:
+    """A partition with a stage that has no layers."""
+    return f"partition {list(partition)} of {name} has a stage without layers: give each at least 1"
+
+
 def _counted(layers: int) -> str:
     return "1 layer" if layers == 1 else f"{layers} layers"
 

@@ -6,13 +6,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from stageline_api.schema import SpecModel
+from stageline_api.schema import Name, SpecModel
 from stageline_api.spec import PipelineDeploymentSpec
 from stageline_api.status import PipelineDeploymentStatus
 
 API_VERSION: Final = "stageline.dev/v1alpha1"
 KIND: Final = "PipelineDeployment"
-NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
 def _empty_if_none(value: Any) -> Any:
@@ -25,13 +24,11 @@ class Metadata(SpecModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN)] = Field(
+    name: Name = Field(
         description="Name of the resource, and of the model for clients: lower case letters, "
         "digits and '-', at most 63."
     )
-    namespace: Annotated[str, Field(pattern=NAME_PATTERN)] = Field(
-        default="default", description="Namespace that it lives in."
-    )
+    namespace: Name = Field(default="default", description="Namespace that it lives in.")
     labels: Annotated[dict[str, str], BeforeValidator(_empty_if_none)] = Field(
         default_factory=dict, description="Labels of the resource."
     )

@@ -6,6 +6,7 @@ thing into another: "4" is not a number.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import (
@@ -28,6 +29,8 @@ from stageline_api.quantity import (
     parse_quantity,
 )
 from stageline_api.uri import check_uri
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"  # a DNS label
 
 
 class SpecModel(BaseModel):
@@ -71,6 +74,15 @@ def _checked_duration(text: str) -> str:
     return text
 
 
+def _checked_name(text: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, text):
+        raise ValueError(
+            "must be lower case letters, digits and '-', start and end with a letter or digit "
+            f"and have at most 63 characters, not {text[:80]!r}"
+        )
+    return text
+
+
 def _checked_uri(text: str) -> str:
     check_uri(text)
     return text
@@ -95,5 +107,10 @@ Duration = Annotated[
     BeforeValidator(_number_as_text),  # so that `2` is refused for its missing unit
     AfterValidator(_checked_duration),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
+]
+Name = Annotated[
+    str,
+    AfterValidator(_checked_name),
+    WithJsonSchema({"type": "string", "pattern": NAME_PATTERN}),
 ]
 ModelUri = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_checked_uri)]

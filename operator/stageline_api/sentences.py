@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 Path = tuple[str | int, ...]
 
+_LONGEST = 80  # characters of a user's own text in a sentence
 _ENDS = {
     "greater_than_equal": ("ge", "at least"),
     "less_than_equal": ("le", "at most"),
@@ -29,26 +30,53 @@ _MUST_BE = {
     "model_type": "a mapping of fields",
     "model_attributes_type": "a mapping of fields",
 }
+_LENGTHS = {
+    "string_too_long": "must have at most {max_length} characters",
+    "too_long": "must have at most {max_length} entries",
+    "too_short": "is an empty list: give it entries, or leave it out",
+}
 
 
 def sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
     """One error of validating `model`, as a sentence that says what to do."""
-    kind, path, context = error["type"], error["loc"], error.get("ctx", {})
-    if kind == "sentence":
-        return str(context["sentence"])
+    kind, path, value = error["type"], error["loc"], error["input"]
     if kind in _MUST_BE:
-        return _wrong_type(path, _MUST_BE[kind], error["input"])
+        return _wrong_type(path, _MUST_BE[kind], value)
     if kind in _ENDS:
         bound, words = _ENDS[kind]
-        return f"{dotted(path)} must be {words} {context[bound]}, not {shown(error['input'])}"
-    say = _SAY.get(kind, _say_as_is)
-    return say(path, error, context, model)
+        return f"{dotted(path)} must be {words} {error['ctx'][bound]}, not {shown(value)}"
+    if kind in _LENGTHS:
+        return f"{dotted(path)} {_LENGTHS[kind].format(**error['ctx'])}"
+    return _other(error, model)
+
+
+def _other(error: ErrorDetails, model: type[BaseModel]) -> str:
+    path, value, context = error["loc"], error["input"], error.get("ctx", {})
+    match error["type"]:
+        case "sentence":
+            return str(context["sentence"])
+        case "value_error":
+            return f"{dotted(path)} {context['error']}"
+        case "extra_forbidden":
+            return _unknown_field(path, model)
+        case "missing":
+            return _missing(path, model)
+        case "literal_error":
+            return f"{dotted(path)} must be {_choices(path, model)}, not {shown(value)}"
+    return f"{dotted(path)}: {error['msg']}, not {shown(value)}"
 
 
 def dotted(path: Path) -> str:
     """spec.pipeline.partition[1]"""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    if path[-1:] == ("[key]",):  # pydantic's mark for the name of an entry
+        return f"a name in {dotted(path[:-2])}"
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{_word(part)}" for part in path)
     return text.removeprefix(".")
+
+
+def _word(part: str) -> str:
+    """A name as the user wrote it, unless it would break the sentence."""
+    return part if part.isprintable() and len(part) <= _LONGEST else shown(part)
 
 
 def shown(value: Any) -> str:
@@ -62,7 +90,7 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str | None:
@@ -82,75 +110,27 @@ def _wrong_type(path: Path, wanted: str, value: Any) -> str:
     return f"{where} must be {wanted}, not {shown(value)}{advice}"
 
 
-def _say_unknown_field(
-    path: Path, error: ErrorDetails, context: Mapping[str, Any], model: type[BaseModel]
-) -> str:
+def _unknown_field(path: Path, model: type[BaseModel]) -> str:
     *parents, name = path
     fields = _fields_at(model, tuple(parents))
     start = f"{dotted(path)} is not a field of {model.__name__}"
-    if meant := did_you_mean(str(name)[:80], list(fields)):
+    if meant := did_you_mean(str(name)[:_LONGEST], list(fields)):
         return f"{start}: did you mean {dotted((*parents, meant))}?"
     where = dotted(tuple(parents)) or "it"
     return f"{start}: {where} has {', '.join(fields)}"
 
 
-def _say_missing(
-    path: Path, error: ErrorDetails, context: Mapping[str, Any], model: type[BaseModel]
-) -> str:
+def _missing(path: Path, model: type[BaseModel]) -> str:
     field = _fields_at(model, path[:-1]).get(str(path[-1]))
     what = field.description if field is not None and field.description else "it is needed"
     return f"{dotted(path)} is missing: {what[0].lower()}{what[1:].rstrip('.')}"
 
 
-def _say_choice(
-    path: Path, error: ErrorDetails, context: Mapping[str, Any], model: type[BaseModel]
-) -> str:
+def _choices(path: Path, model: type[BaseModel]) -> str:
     field = _fields_at(model, path[:-1]).get(str(path[-1]))
-    choices = _choices(field.annotation) if field is not None else []
-    return f"{dotted(path)} must be {_either(choices)}, not {shown(error['input'])}"
-
-
-def _say_pattern(
-    path: Path, error: ErrorDetails, context: Mapping[str, Any], model: type[BaseModel]
-) -> str:
-    return (
-        f"{dotted(path)} must be lower case letters, digits and '-', start and end with a letter "
-        f"or digit and have at most 63 characters, not {shown(error['input'])}"
-    )
-
-
-def _say_length(
-    path: Path, error: ErrorDetails, context: Mapping[str, Any], model: type[BaseModel]
-) -> str:
-    if error["type"] == "string_too_long":
-        return f"{dotted(path)} must have at most {context['max_length']} characters"
-    if error["type"] == "too_long":
-        return f"{dotted(path)} must have at most {context['max_length']} entries"
-    return f"{dotted(path)} is an empty list: give it entries, or leave it out"
-
-
-def _say_value(
-    path: Path, error: ErrorDetails, context: Mapping[str, Any], model: type[BaseModel]
-) -> str:
-    return f"{dotted(path)} {context['error']}"
-
-
-def _say_as_is(
-    path: Path, error: ErrorDetails, context: Mapping[str, Any], model: type[BaseModel]
-) -> str:
-    return f"{dotted(path)}: {error['msg']}, not {shown(error['input'])}"
-
-
-_SAY: dict[str, Callable[[Path, ErrorDetails, Mapping[str, Any], type[BaseModel]], str]] = {
-    "extra_forbidden": _say_unknown_field,
-    "missing": _say_missing,
-    "literal_error": _say_choice,
-    "string_pattern_mismatch": _say_pattern,
-    "string_too_long": _say_length,
-    "too_long": _say_length,
-    "too_short": _say_length,
-    "value_error": _say_value,
-}
+    annotation = field.annotation if field is not None else None
+    *first, last = map(str, get_args(annotation) or ("something else",))
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _fields_at(model: type[BaseModel], path: Path) -> dict[str, FieldInfo]:
@@ -175,12 +155,3 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
-
-
-def _choices(annotation: Any) -> list[str]:
-    return [choice for choice in get_args(annotation) if isinstance(choice, str)]
-
-
-def _either(choices: Sequence[str]) -> str:
-    *first, last = choices or ["something else"]
-    return f"{', '.join(first)} or {last}" if first else last

@@ -198,7 +198,7 @@ def test_a_mistake_about_the_model_is_answered_with_a_sentence(model, sentence):
             f"{FULL}---\n{FULL}",
             "llama.yaml:20: a second document starts here: put one PipelineDeployment in a file",
         ),
-        (f"{HEAD}kind: Pod\n", "llama.yaml:4: kind stands here a second time"),
+        (f"{HEAD}kind: Pod\n", "llama.yaml:4: 'kind' stands here a second time"),
         ("a: b: c", "llama.yaml:1: this is not YAML: mapping values are not allowed here"),
         ("a:\n\t- b", "llama.yaml:2: this is not YAML: "),
         ("a: \x07", "llama.yaml is not YAML: "),
@@ -233,6 +233,20 @@ def test_a_label_that_yaml_reads_as_a_number_is_to_be_quoted():
     text = f"{HEAD.replace('name: llama', 'name: llama, labels: {v: 1}')}spec:\n{MODEL}"
     assert problems(text) == [
         "llama.yaml:3: metadata.labels.v must be text, not 1: put it in quotes"
+    ]
+
+
+@pytest.mark.parametrize("key", ["x" * 100_000, "a\nb", "\x1b[31m"])
+def test_a_name_that_would_break_the_sentence_is_shown_short_and_escaped(key):
+    (found,) = problems(f"{HEAD}spec:\n{MODEL}  {json.dumps(key)}: 1\n")
+    assert found.isprintable(), found
+    assert len(found) < 400, found
+
+
+def test_a_label_whose_name_yaml_reads_as_a_number_is_to_be_quoted():
+    text = f"{HEAD.replace('name: llama', 'name: llama, labels: {1: v}')}spec:\n{MODEL}"
+    assert problems(text) == [
+        "llama.yaml:3: a name in metadata.labels must be text, not 1: put it in quotes"
     ]
 
 

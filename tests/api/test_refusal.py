@@ -71,6 +71,11 @@ def gib(number):
         ),
         (
             dense(6),
+            {"partition": (0, 6)},
+            "partition [0, 6] of llama has a stage without layers: give each at least 1",
+        ),
+        (
+            dense(6),
             {"stages": 8},
             "llama has 6 layers, too few for 8 stages: lower spec.pipeline.stages to 6 or less",
         ),
