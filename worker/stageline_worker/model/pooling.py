@@ -45,6 +45,8 @@ def read_pooling(checkpoint: Checkpoint) -> Pooling:
     modules = checkpoint.read_json("modules.json")
     if modules is None:
         return Pooling()
+    if not isinstance(modules, list):
+        raise CheckpointError("modules.json is not a list of modules")
     mode: Literal["mean", "cls"] = "mean"
     normalize = False
     for kind, path in map(_module, modules):
@@ -84,4 +86,5 @@ def _mode(config: Any) -> Literal["mean", "cls"]:
         return "mean"
     if mode == "cls":
         return "cls"
-    raise UnsupportedModelError(f"the pooling {mode} is not supported; mean and cls are")
+    asked = " and ".join(map(str, mode)) if isinstance(mode, list) else mode
+    raise UnsupportedModelError(f"the pooling {asked} is not supported; mean and cls are")

@@ -80,7 +80,7 @@ class Stage:
         """Take the microbatch through this stage's layers; StageError when it does not fit."""
         with torch.inference_mode():
             if self.first:
-                self._check_tokens(microbatch.tensors)
+                self._check_tokens(microbatch)
             compute = self._generate if microbatch.segments else self._infer
             tensors = compute(microbatch)
         return Microbatch(tensors, microbatch.segments, microbatch.outputs)
@@ -138,14 +138,17 @@ class Stage:
         main = self._architecture.inputs[0]
         return {"inputs_embeds" if main == "input_ids" else main: zeros}
 
-    def _check_tokens(self, tensors: dict[str, Tensor]) -> None:
-        """An index outside of a table would end the process on a GPU."""
+    def _check_tokens(self, microbatch: Microbatch) -> None:
+        """Refuse what no table has a row for: on a GPU it would end the process."""
         tables = {"input_ids": self._info.vocab_size}
         tables["token_type_ids"] = getattr(self._model.config, "type_vocab_size", 0)
         for name, size in tables.items():
-            ids = tensors.get(name)
-            if ids is not None and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+            ids = microbatch.tensors.get(name)
+            if ids is not None and ids.numel() and not 0 <= ids.min() <= ids.max() < size:
                 raise StageError(f"{name} has a number outside of 0 to {size - 1}")
+        longest, most = _longest(microbatch), self._info.max_model_len
+        if tables["input_ids"] and longest > most:
+            raise StageError(f"{longest} tokens are more than the {most} that the model takes")
 
     def _infer(self, microbatch: Microbatch) -> dict[str, Tensor]:
         tensors = {name: tensor.to(self._device) for name, tensor in microbatch.tensors.items()}
@@ -225,3 +228,10 @@ class Stage:
                 f"slot {segment.slot} holds {held} tokens, its segment starts at {segment.start}"
             )
         return cache
+
+
+def _longest(microbatch: Microbatch) -> int:
+    """Tokens of the longest sequence, those in the cache counted."""
+    if microbatch.segments:
+        return max(segment.start + segment.count for segment in microbatch.segments)
+    return max((tensor.shape[1] for tensor in microbatch.tensors.values()), default=0)
