@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
+import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -33,7 +32,7 @@ _LEFT = frozenset({"pipeline", "stage", "layers", "state", "transport", "message
 
 
 class Screen(Protocol):
-    """Shows views, and lines between them. A context manager."""
+    """Shows views, and lines between them. Any call may raise OSError when nobody reads."""
 
     def __enter__(self) -> Self: ...
 
@@ -69,7 +68,8 @@ class Terminal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._live.__exit__(kind, error, trace)
+        with contextlib.suppress(OSError):  # the terminal itself may be gone
+            self._live.__exit__(kind, error, trace)
 
     def show(self, view: View) -> None:
         """Draw the table again."""
@@ -81,13 +81,9 @@ class Terminal:
 
 
 class Lines:
-    """One line when a stage or a pipeline has changed in what matters, none for mere progress.
+    """One line when a stage or a pipeline has changed in what matters, none for mere progress."""
 
-    `gone` is called when nobody reads any more; what is printed then goes nowhere.
-    """
-
-    def __init__(self, gone: Callable[[], None]) -> None:
-        self._gone = gone
+    def __init__(self) -> None:
         self._last: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -105,12 +101,7 @@ class Lines:
 
     def say(self, line: str) -> None:
         """Print the line."""
-        try:
-            print(line, flush=True)  # noqa: T201  # the command line's own output
-        except BrokenPipeError:
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            self._gone()
+        typer.echo(line)
 
 
 def lines(view: View) -> Iterator[tuple[str, str]]:

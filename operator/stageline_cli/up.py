@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from stageline_api.plan import Plan
     from stageline_api.resource import PipelineDeployment
     from stageline_cli.screen import Screen
+    from stageline_local.layout import Layout
+    from stageline_local.statedir import StateDir
+    from stageline_local.supervisor import Supervisor
     from stageline_local.view import View
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -54,117 +58,145 @@ def up(
       stageline up llama.yaml
       stageline up examples/minilm.yaml --port 9001
     """
+    from stageline_cli.manifest_file import load_manifest
+
     try:
-        with _stop_signals_raise():
-            deployment, plan = _plan(file, plain=plain)
+        with _stop_signals_raise(), _refusals():
+            killed = _serve(load_manifest(file), port, state_dir, plain=plain)
     except _StopRequested:
         return
-    _serve(deployment, plan, port or deployment.spec.router.port, state_dir, plain=plain)
-
-
-def _plan(file: Path, *, plain: bool) -> tuple[PipelineDeployment, Plan]:
-    from rich.console import Console
-
-    from stageline_api.manifest import ManifestError
-    from stageline_api.plan import PlanError, plan
-    from stageline_api.plan_request import plan_request
-    from stageline_cli.manifest_file import load_manifest
-    from stageline_cli.plan import plan_summary, plan_table
-    from stageline_local.profiling import ProfileError, profile_model
-
-    try:
-        deployment = load_manifest(file)
-        if deployment.spec.replicas == 0:
-            name = deployment.metadata.name
-            raise Failure(f"{name} has 0 replicas, so nothing to start: set spec.replicas to 1")
-        request = plan_request(deployment)
-        made = plan(profile_model(request.uri), request)
-    except (ManifestError, ProfileError, PlanError) as error:
-        raise Failure(str(error)) from None
-    console = Console(width=120) if plain else Console()
-    console.print(plan_table(made))
-    console.print(plan_summary(made))
-    return deployment, made
-
-
-def _serve(
-    deployment: PipelineDeployment, plan: Plan, port: int, state_dir: Path, *, plain: bool
-) -> None:
-    from stageline_api.rendering import RenderError
-    from stageline_local.layout import lay_out, process_specs
-    from stageline_local.ports import PortTaken, require_free
-    from stageline_local.statedir import StateDir, StateDirError
-    from stageline_local.supervisor import GaveUp, Supervisor
-
-    async def supervise(state: StateDir) -> bool:
-        layout = lay_out(deployment, plan, port)
-        session = _Session(layout.router.listen, layout.model)
-        supervisor = Supervisor(layout, process_specs(layout, state), session.show)
-        session.listen_for_signals(supervisor)
-        with _screen(supervisor, plain=plain) as session.screen:
-            await supervisor.run()
-        return session.killed
-
-    try:
-        require_free(port)
-        with StateDir(state_dir, deployment.metadata.name) as state:
-            try:
-                killed = asyncio.run(supervise(state))
-            except GaveUp as error:
-                raise Failure(f"{error}\nIts log is in {state.logs}.") from None
-    except (PortTaken, StateDirError, RenderError) as error:
-        raise Failure(str(error)) from None
     if killed:
         raise typer.Exit(_KILLED)
 
 
-def _screen(supervisor: Any, *, plain: bool) -> Screen:
+def _serve(deployment: PipelineDeployment, port: int | None, folder: Path, *, plain: bool) -> bool:
+    """Serve until told to stop; True when told so twice."""
+    from stageline_local.ports import require_free
+    from stageline_local.statedir import StateDir
+    from stageline_local.supervisor import GaveUp
+
+    name, port = deployment.metadata.name, port or deployment.spec.router.port
+    if deployment.spec.replicas == 0:
+        raise Failure(f"{name} has 0 replicas, so nothing to start: set spec.replicas to 1")
+    require_free(port)
+    with StateDir(folder, name) as state:
+        plan = _plan(deployment)
+        try:
+            return asyncio.run(_supervise(deployment, plan, port, state, plain=plain))
+        except GaveUp as error:
+            raise Failure(f"{error}\nIts log is in {state.logs}.") from None
+
+
+def _plan(deployment: PipelineDeployment) -> Plan:
+    from rich.console import Console
+
+    from stageline_api.plan import plan
+    from stageline_api.plan_request import plan_request
+    from stageline_cli.plan import plan_summary, plan_table
+    from stageline_local.profiling import profile_model
+
+    request = plan_request(deployment)
+    made = plan(profile_model(request.uri), request)
+    console = Console()
+    console.print(plan_table(made))
+    console.print(plan_summary(made), soft_wrap=True)
+    return made
+
+
+async def _supervise(
+    deployment: PipelineDeployment, plan: Plan, port: int, state: StateDir, *, plain: bool
+) -> bool:
+    from stageline_local.layout import lay_out, process_specs
+    from stageline_local.supervisor import Supervisor
+
+    layout = lay_out(deployment, plan, port)
+    with _screen(plain=plain) as screen:
+        session = _Session(layout, screen)
+        supervisor = Supervisor(layout, process_specs(layout, state), session.show)
+        session.obey_signals(supervisor)
+        await supervisor.run()
+    return session.killed
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Every way in which a manifest or this machine says no, as the command's one error."""
+    from stageline_api.manifest import ManifestError
+    from stageline_api.plan import PlanError
+    from stageline_api.rendering import RenderError
+    from stageline_local.ports import PortTaken
+    from stageline_local.profiling import ProfileError
+    from stageline_local.statedir import StateDirError
+
+    try:
+        yield
+    except (
+        ManifestError, PlanError, ProfileError, RenderError, PortTaken, StateDirError,
+    ) as error:  # fmt: skip
+        raise Failure(str(error)) from None
+
+
+def _screen(*, plain: bool) -> Screen:
     from rich.console import Console
 
     from stageline_cli.screen import Lines, Terminal
 
     console = Console()
-    if plain or not console.is_terminal:
-        return Lines(gone=supervisor.stop)
-    return Terminal(console)
+    return Lines() if plain or not console.is_terminal else Terminal(console)
 
 
-@dataclass(slots=True)
 class _Session:
     """Between the supervisor, the screen and the user's signals."""
 
-    address: str
-    model: str
-    screen: Screen | None = None
-    ready: bool = False
-    stopping: bool = False
-    killed: bool = False
+    def __init__(self, layout: Layout, screen: Screen) -> None:
+        self._model = layout.model
+        self._address = layout.router.listen
+        self._screen = screen
+        self._read = True
+        self._ready = False
+        self._stop: Callable[[], None] | None = None
+        self.killed = False
 
     def show(self, view: View) -> None:
-        """Show the view; say so when the model has become ready, or is no longer."""
-        assert self.screen is not None, "shown before there is a screen"
-        self.screen.show(view)
-        if view.ready and not self.ready:
-            self.screen.say(f"{self.model} is ready at {self.address}")
-            self.screen.say(f"  try: {try_next(view, self.address)}")
-        self.ready = view.ready
+        """Show the view, and say when the model becomes ready."""
+        self._print(lambda: self._screen.show(view))
+        if view.ready and not self._ready:
+            self._say(f"{self._model} is ready at {self._address}")
+            self._say(f"  try: {try_next(view, self._address)}")
+        self._ready = view.ready
 
-    def listen_for_signals(self, supervisor: Any) -> None:
+    def obey_signals(self, supervisor: Supervisor) -> None:
         """The first stop signal ends in order, the second at once."""
+        self._stop = supervisor.stop
 
-        def asked() -> None:
-            if self.stopping:
-                self.killed = True
-                supervisor.kill()
-                return
-            self.stopping = True
-            if self.screen:
-                self.screen.say("stopping: the router drains, then the stages (Ctrl-C kills)")
+        def kill() -> None:
+            self.killed = True
+            supervisor.kill()
+
+        def stop() -> None:
+            for number in _STOP_SIGNALS:
+                loop.add_signal_handler(number, kill)
+            self._say("stopping: the router drains, then the stages go (Ctrl-C again kills)")
             supervisor.stop()
 
         loop = asyncio.get_running_loop()
         for number in _STOP_SIGNALS:
-            loop.add_signal_handler(number, asked)
+            loop.add_signal_handler(number, stop)
+
+    def _say(self, line: str) -> None:
+        self._print(lambda: self._screen.say(line))
+
+    def _print(self, work: Callable[[], None]) -> None:
+        """Print; when nobody reads any more, stop and be silent."""
+        if not self._read:
+            return
+        try:
+            work()
+        except OSError:
+            self._read = False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if self._stop:
+                self._stop()
 
 
 def try_next(view: View, address: str) -> str:

@@ -71,7 +71,7 @@ def test_message_with_brackets_is_printed_as_it_is():
 
 
 def test_lines_come_on_change_only(capsys):
-    lines = Lines(gone=pytest.fail)
+    lines = Lines()
     lines.show(LOADING)
     first = capsys.readouterr().out.splitlines()
     assert first == [

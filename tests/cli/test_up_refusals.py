@@ -1,0 +1,77 @@
+"""`stageline up` that must not start anything: each cause one sentence, exit code 1."""
+
+import os
+import signal
+import socket
+
+import pytest
+from typer.testing import CliRunner
+
+from stageline_cli.failure import Failure
+from stageline_cli.main import app
+from stageline_local.statedir import StateDir
+from support.processes import until, written
+from support.up import up, write_manifest
+
+
+def refusal(folder, path) -> str:
+    result = CliRunner().invoke(app, ["up", str(path), "--state-dir", str(folder / "state")])
+    assert isinstance(result.exception, Failure), result.output
+    return str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("stages: 2", "stages: 0", "spec.pipeline.stages"),
+        ("stages: 2", "stage: 2", "spec.pipeline.stage"),
+        ("kind: Pipeline", "kind: [Pipeline", "is not YAML"),
+        ("kind: PipelineDeployment", "kind: Deployment", "kind must be PipelineDeployment"),
+        ("spec:", "spec:\n  replicas: 0", "tiny has 0 replicas, so nothing to start"),
+    ],
+)
+def test_wrong_manifests(tmp_path, old, new, sentence):
+    path, _ = write_manifest(tmp_path)
+    path.write_text(path.read_text().replace(old, new))
+    assert sentence in refusal(tmp_path, path)
+
+
+def test_missing_file(tmp_path):
+    assert refusal(tmp_path, tmp_path / "none.yaml").endswith("no such file or directory")
+
+
+def test_port_that_is_taken(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        path, _ = write_manifest(tmp_path, port=port)
+        assert refusal(tmp_path, path).startswith(f"port {port} of 127.0.0.1 is taken")
+
+
+def test_second_up_of_the_same_name(tmp_path):
+    path, _ = write_manifest(tmp_path)
+    with StateDir(tmp_path / "state", "tiny"):
+        assert "tiny is already up" in refusal(tmp_path, path)
+
+
+SLOW_PROFILE = """
+import pathlib, time
+pathlib.Path({started!r}).write_text("started")
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_stop_while_the_model_is_profiled(tmp_path, number):
+    started = tmp_path / "started"
+    slow = tmp_path / "slow" / "stageline_worker"
+    slow.mkdir(parents=True)
+    (slow / "__init__.py").touch()
+    (slow / "__main__.py").write_text(SLOW_PROFILE.format(started=str(started)))
+    path, _ = write_manifest(tmp_path)
+    async with up(tmp_path, path, PYTHONPATH=os.fspath(slow.parent)) as running:
+        await until(lambda: written(started, "started"), what="the profile's start")
+        running.signal(number)
+        assert await running.end() == 0
+    assert running.errors == []
