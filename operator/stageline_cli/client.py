@@ -127,8 +127,6 @@ class Client:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 raise NoStream from None
             raise refused(error, seconds) from None
-        finally:
-            call.cancel()
 
 
 class NoStream(Exception):

@@ -23,6 +23,20 @@ def test_ports_are_free_different_and_never_handed_out_for_outgoing_connections(
         require_free(port)
 
 
+@pytest.mark.parametrize(
+    ("outgoing", "allowed"),
+    [
+        ("20100 60999", range(20_000, 20_100)),
+        ("1024 65535", range(20_000, 32_767)),  # all of them: better one than none
+        ("", range(20_000, 32_767)),
+    ],
+)
+def test_ports_of_outgoing_connections_are_left_alone(tmp_path, monkeypatch, outgoing, allowed):
+    (tmp_path / "range").write_text(outgoing)
+    monkeypatch.setattr("stageline_local.ports._RANGE", tmp_path / "range")
+    assert set(free_ports(30)) <= set(allowed)
+
+
 def test_port_that_is_spoken_for_is_not_chosen(monkeypatch):
     monkeypatch.setattr("stageline_local.ports._FIRST", 20_000)
     monkeypatch.setattr("stageline_local.ports._LAST", 20_030)

@@ -150,6 +150,18 @@ async def test_stop_kills_what_does_not_listen(tmp_path):
         assert not alive(seen.pid)
 
 
+async def test_caller_who_gives_up_waiting_does_not_end_the_stop(tmp_path):
+    async with Runtime() as runtime:
+        runtime.keep([python(tmp_path, DEAF, grace_seconds=0.3)])
+        seen = await running(runtime)
+        await until(lambda: written(tmp_path / "a.log", "deaf"))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(runtime.stop("a"), 0.05)
+        assert alive(seen.pid)
+        await until(lambda: not runtime.observe(), what="the stop's end")
+        assert not alive(seen.pid)
+
+
 async def test_stop_during_back_off_is_immediate(tmp_path):
     policy = RestartPolicy(first_delay=300, max_delay=300)
     async with Runtime() as runtime:
@@ -236,6 +248,19 @@ async def test_end_of_the_block_right_after_the_start(tmp_path):
         runtime.keep([python(tmp_path, DEAF, name, env={"MARK": marker}) for name in "abcd"])
         await asyncio.sleep(0)
     assert not processes_marked(marker)
+
+
+async def test_kill_reaches_a_process_that_is_only_being_started(tmp_path, monkeypatch):
+    # Ignored here, ignored by the child from its first instruction: only SIGKILL ends it.
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        began = time.monotonic()
+        async with Runtime() as runtime:
+            runtime.keep([python(tmp_path, SLEEP, grace_seconds=30)])
+            await asyncio.sleep(0)
+        assert time.monotonic() - began < 10, "the block's end waited for the grace"
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 SUPERVISOR = """
