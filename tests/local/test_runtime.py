@@ -129,9 +129,12 @@ async def test_log_that_cannot_be_written_is_a_sentence(tmp_path):
 async def test_stop_asks_first(tmp_path):
     code = """
         import signal, sys, time
-        signal.signal(signal.SIGTERM, lambda *_: (print("asked", flush=True), sys.exit(0)))
-        print("up", flush=True)
-        time.sleep(600)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        try:
+            print("up", flush=True)
+            time.sleep(600)
+        finally:
+            print("asked", flush=True)
     """
     async with Runtime() as runtime:
         runtime.keep([python(tmp_path, code)])
