@@ -173,7 +173,7 @@ class _Keeper:
             self._child = await Child.start(
                 self.spec, self._lifeline, first=self.observation.restarts == 0
             )
-        except OSError as error:  # no fork or no disk left: as a process that died at once
+        except (OSError, ValueError) as error:  # no fork, no disk, a null byte: a death at once
             return 127, f"cannot start {self.spec.name}: {error}"
         if self._killed:  # while it was being started
             self._child.kill()
