@@ -132,6 +132,11 @@ def test_a_converted_dtype_equals_the_uncut_model_in_that_dtype(name, dtype):
         expected = whole(**given)
     chain = [load(str(zoo.checkpoint(name)), cut, dtype=dtype) for cut in CUTS]
     assert {stage.dtype for stage in chain} == {dtype}
+    kept = {part: tensor.dtype for part, tensor in whole.state_dict().items()}
+    for stage in chain:
+        # Some parts stay in float32, whatever the model is loaded in.
+        made = {part: tensor.dtype for part, tensor in stage._model.state_dict().items()}
+        assert made == {part: kept[part] for part in made}
     for output, tensor in through(chain, Microbatch(given, outputs=None)).items():
         if output != "embedding":
             assert tensor.dtype == getattr(torch, dtype), f"{output} of {name} is {tensor.dtype}"

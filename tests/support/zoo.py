@@ -206,4 +206,7 @@ def _random_model(name: str) -> Any:
                     parameter.add_(torch.randn_like(parameter) * 0.1)
                 elif parameter.shape[0] != VOCABULARY:
                     parameter.mul_(3.0)
+            for name, buffer in model.named_buffers():
+                if name.endswith("e_score_correction_bias"):
+                    buffer.add_(torch.randn_like(buffer) * 0.1)
     return model

@@ -27,9 +27,8 @@ class Channel:
 
 
 class _LayerBefore(nn.Module):
-    def __init__(self, layer: nn.Module, channel: Channel) -> None:
+    def __init__(self, channel: Channel) -> None:
         super().__init__()
-        _copy_plain_attributes(layer, self)
         self._channel = channel
 
     def forward(self, *_: Any, **__: Any) -> Tensor | None:
@@ -37,9 +36,8 @@ class _LayerBefore(nn.Module):
 
 
 class _LayerAfter(nn.Module):
-    def __init__(self, layer: nn.Module, channel: Channel) -> None:
+    def __init__(self, channel: Channel) -> None:
         super().__init__()
-        _copy_plain_attributes(layer, self)
         self._channel = channel
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -75,11 +73,11 @@ def cut(model: Any, architecture: Architecture, lo: int, hi: int) -> Channel:
     channel = Channel()
     layers = model.get_submodule(architecture.layers)
     first, last = lo == 0, hi == len(layers)
-    for index, layer in enumerate(layers):
+    for index in range(len(layers)):
         if index < lo:
-            layers[index] = _LayerBefore(layer, channel)
+            layers[index] = _LayerBefore(channel)
         elif index >= hi:
-            layers[index] = _LayerAfter(layer, channel)
+            layers[index] = _LayerAfter(channel)
     if not first:
         shared = tuple(model.all_tied_weights_keys.values()) if last else ()
         for name in architecture.embedding:
@@ -109,13 +107,6 @@ def _replace(model: nn.Module, name: str, stand_in: nn.Module) -> None:
     owner = model.get_submodule(parent)
     if getattr(owner, leaf) is not None:
         setattr(owner, leaf, stand_in)
-
-
-def _copy_plain_attributes(layer: nn.Module, stand_in: nn.Module) -> None:
-    # A model's loop reads some of them, for example `layer.attention_type`.
-    for name, value in vars(layer).items():
-        if not name.startswith("_") and not isinstance(value, (Tensor, nn.Module)):
-            setattr(stand_in, name, value)
 
 
 def _namespace(path: str, value: Any) -> Any:
