@@ -113,19 +113,32 @@ def _refuse_repeated_keys(root: yaml.Node, source: str) -> None:
     waiting, seen = [root], {id(root)}
     while waiting:
         node = waiting.pop()
-        keys: set[str] = set()
-        for child in node.value if isinstance(node, yaml.CollectionNode) else ():
-            if isinstance(child, tuple):
-                key, child = child
-                if isinstance(key, yaml.ScalarNode) and key.value in keys:
-                    line = key.start_mark.line + 1
-                    raise ManifestError(
-                        f"{source}:{line}: {shown(key.value)} stands here a second time"
-                    )
-                keys.add(key.value if isinstance(key, yaml.ScalarNode) else "")
-            if id(child) not in seen:
+        if isinstance(node, yaml.MappingNode):
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if repeated := _repeated(keys):
+                line = repeated.start_mark.line + 1
+                raise ManifestError(
+                    f"{source}:{line}: {shown(repeated.value)} stands here a second time"
+                )
+        for child in _children(node):
+            if id(child) not in seen:  # an alias is the node that it stands for
                 seen.add(id(child))
                 waiting.append(child)
+
+
+def _repeated(keys: list[yaml.ScalarNode]) -> yaml.ScalarNode | None:
+    known: set[str] = set()
+    for key in keys:
+        if key.value in known:
+            return key
+        known.add(key.value)
+    return None
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [value for _, value in node.value]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
 
 
 def _line(root: yaml.Node, path: Path) -> int:
