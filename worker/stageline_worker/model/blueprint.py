@@ -74,7 +74,7 @@ def draw(checkpoint: Checkpoint) -> Blueprint:
     left_out = _lacks_optional(architecture, checkpoint)
     # Not float32: the grouped matrix product of experts has no meta kernel for it.
     model = build(architecture, checkpoint.config, torch.bfloat16, left_out)
-    layers = model.get_submodule(architecture.layers)
+    layers = len(model.get_submodule(architecture.layers))
     names = rename(model, checkpoint.tensors)
     units = {key: _unit(architecture, name) for key, name in names.items()}
     # A head that is stored although config.json ties it is used as stored.
@@ -84,19 +84,19 @@ def draw(checkpoint: Checkpoint) -> Blueprint:
         if name not in names.values()
     }
     tied = set(ties.values())
-    _check_layers(architecture, len(layers), units.values())
+    _check_layers(architecture, layers, units.values())
     _check_tensors(architecture, model, checkpoint, names, set(ties))
     outputs, caches = _trial(architecture, model, checkpoint.config)
     return Blueprint(
-        architecture,
-        len(layers),
-        units,
-        ties,
-        frozenset(key for key, unit in units.items() if unit == EMBEDDING and names[key] in tied),
-        sum(_row(attrgetter(name)(model)) for name in architecture.embedding),
-        caches,
-        outputs,
-        left_out,
+        architecture=architecture,
+        layers=layers,
+        units=units,
+        ties=ties,
+        tied=frozenset(k for k, unit in units.items() if unit == EMBEDDING and names[k] in tied),
+        embedding_row=sum(_row(attrgetter(name)(model)) for name in architecture.embedding),
+        caches=caches,
+        outputs=outputs,
+        left_out=left_out,
     )
 
 
