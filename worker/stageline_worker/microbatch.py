@@ -83,6 +83,16 @@ class StageModel(Protocol):
     @property
     def info(self) -> ModelInfo: ...
 
+    @property
+    def device(self) -> str:
+        """Where it computes: cpu, or cuda:N."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in: float32, bfloat16 or float16."""
+        ...
+
     def forward(self, microbatch: Microbatch) -> Microbatch:
         """Take the microbatch through this stage's layers."""
         ...

@@ -1,0 +1,314 @@
+"""Between routers, the scheduler and the ring: who asked for what, and what came of it.
+
+Three kinds of threads meet here under one lock: those of router streams (`submit`, `cancel`,
+`leave`), the ring's (`next`, `returned`) and the coordinator's (`admit`, `close`, `expire`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stageline_wire import Frame, FrameError, Kind
+from stageline_worker.leader.outbox import Outbox
+from stageline_worker.leader.requests import BadRequest, Id, generation, inference, request_id
+from stageline_worker.leader.scheduler import Generation, Inference, QueueFull, Scheduler, Step
+from stageline_worker.logs import log
+from stageline_worker.microbatch import Microbatch, ModelInfo
+from stageline_worker.ring.deadlines import Deadlines
+from stageline_worker.timing import Timing
+
+OnCanary = Callable[[str | None], None]
+"""Told that the canary is back: None, or the sentence of the stage that failed on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much work a leader holds."""
+
+    waiting: int = 0
+    running: int = 0
+    sequences: int = 0
+
+
+@dataclass(slots=True)
+class _Work:
+    outbox: Outbox
+    id: Id
+    since: float
+    microbatch: Microbatch | None  # of an inference
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A microbatch for stage 0 and its number in the session."""
+
+    sequence: int
+    microbatch: Microbatch
+
+
+class Desk:
+    """The leader's work. `wake` lets the ring's thread look for more."""
+
+    def __init__(self, name: str, timing: Timing, wake: Callable[[], None]) -> None:
+        self._name = name
+        self._timing = timing
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._deadlines = Deadlines(floor=timing.hop_floor, factor=timing.hop_factor)
+        self._scheduler: Scheduler | None = None
+        self._info: ModelInfo | None = None
+        self._works: dict[int, _Work] = {}
+        self._keys: dict[tuple[Outbox, Id], int] = {}
+        self._steps: dict[int, Step] = {}
+        self._counter = 0
+        self._session = 0
+        self._admitted = False
+        self._idle_since = time.monotonic()
+        self._canary: Microbatch | None = None
+        self._on_canary: OnCanary = lambda error: None
+        self._draining = False
+
+    # Router streams
+
+    def submit(self, frame: Frame, outbox: Outbox) -> None:
+        """Take an INFER or GENERATE, or answer it with a FAILURE.
+
+        Raises BadRequest when the frame has no id.
+        """
+        request = request_id(frame)
+        try:
+            self._accept(frame, request, outbox)
+        except BadRequest as error:
+            outbox.failure(request, "INVALID_ARGUMENT", str(error))
+        except QueueFull:
+            message = f"{self._name} has as much waiting work as it may; try again later"
+            outbox.failure(request, "RESOURCE_EXHAUSTED", message)
+        except ConnectionError as error:
+            outbox.failure(request, "UNAVAILABLE", str(error))
+        else:
+            self._wake()
+
+    def cancel(self, ids: Sequence[Id], outbox: Outbox) -> None:
+        """Forget these requests: their slots and places are free at once."""
+        with self._lock:
+            for request in ids:
+                if (key := self._keys.get((outbox, request))) is not None:
+                    self._forget(key)
+        self._wake()
+
+    def leave(self, outbox: Outbox) -> None:
+        """The router is gone, and with it all it asked for."""
+        with self._lock:
+            for key in [key for key, work in self._works.items() if work.outbox is outbox]:
+                self._forget(key)
+        self._wake()
+
+    # The ring's thread
+
+    def serve(self, info: ModelInfo, scheduler: Scheduler) -> None:
+        """The model is loaded: work can be judged."""
+        with self._lock:
+            self._info, self._scheduler = info, scheduler
+
+    def next(self, session: int) -> Entry | None:
+        """The microbatch that enters the ring of this session now, if any."""
+        with self._lock:
+            if self._scheduler is None or session != self._session:
+                return None
+            if self._canary is not None:
+                return self._enter_canary(self._scheduler)
+            if not self._admitted or (step := self._scheduler.next()) is None:
+                return None
+            microbatch = self._microbatch(step)
+            self._steps[step.sequence] = step
+            self._deadlines.enter(step.sequence, _size(microbatch), time.monotonic())
+            return Entry(step.sequence, microbatch)
+
+    def returned(self, session: int, sequence: int, result: Microbatch | str) -> None:
+        """A microbatch is back: its outputs, or the sentence of the stage that failed on it.
+
+        Raises FrameError when it is none that is out, or not what it was sent for.
+        """
+        with self._lock:
+            if session != self._session:
+                return
+            if sequence not in self._steps or self._scheduler is None:
+                raise FrameError(f"a result came for microbatch {sequence}, which is not out")
+            step = self._steps.pop(sequence)
+            self._deadlines.leave(sequence, time.monotonic())
+            if isinstance(result, str):
+                self._failed(step, result)
+            elif step.parts:
+                self._tokens(step, result)
+            else:
+                self._answer(step, result)
+        if step.inference is None and not step.parts:
+            self._on_canary(result if isinstance(result, str) else None)
+
+    # The coordinator's thread
+
+    def begin(self, session: int, canary: Microbatch, on_canary: OnCanary) -> None:
+        """Send a canary round before anything else."""
+        with self._lock:
+            self._session, self._canary, self._on_canary = session, canary, on_canary
+        self._wake()
+
+    def admit(self) -> None:
+        """The ring turns: let work in."""
+        with self._lock:
+            self._admitted = True
+        self._wake()
+
+    def close(self, reason: str) -> int:
+        """The session is over: what was in the ring fails. How many requests that were."""
+        now = time.monotonic()
+        with self._lock:
+            if self._admitted:
+                self._idle_since = now
+            self._session, self._admitted, self._canary = 0, False, None
+            keys = self._scheduler.abort() if self._scheduler else []
+            self._steps.clear()
+            self._deadlines.clear()
+            what = "1 request" if len(keys) == 1 else f"{len(keys)} requests"
+            for key in keys:
+                self._fail(key, "UNAVAILABLE", f"{reason}; {what} ended")
+            return len(keys)
+
+    def expire(self, now: float, reason: str) -> None:
+        """Without a ring, work that has waited too long fails with the reason."""
+        limit = self._timing.waiting
+        with self._lock:
+            if self._admitted or now - self._idle_since < limit:
+                return
+            for key in [key for key, work in self._works.items() if now - work.since > limit]:
+                self._fail(key, "UNAVAILABLE", f"{self._name} is not ready: {reason}")
+
+    def overdue(self, now: float) -> tuple[int, int, float] | None:
+        """A microbatch past its deadline: session, sequence, its age in seconds."""
+        with self._lock:
+            found = self._deadlines.overdue(now)
+            return (self._session, *found) if found else None
+
+    def drain(self) -> None:
+        """Accept nothing more."""
+        with self._lock:
+            self._draining = True
+
+    def abandon(self, reason: str) -> None:
+        """Whatever is left fails with the reason."""
+        with self._lock:
+            for key in list(self._works):
+                self._fail(key, "UNAVAILABLE", reason)
+
+    @property
+    def load(self) -> Load:
+        with self._lock:
+            if self._scheduler is None:
+                return Load()
+            s = self._scheduler
+            return Load(s.waiting, s.running, s.generating)
+
+    @property
+    def pending(self) -> int:
+        """Requests that are not answered."""
+        with self._lock:
+            return len(self._works)
+
+    # Under the lock
+
+    def _accept(self, frame: Frame, request: Id, outbox: Outbox) -> None:
+        info, scheduler = self._info, self._scheduler
+        if info is None or scheduler is None:
+            raise ConnectionError(f"{self._name} is not ready: stage 0 has not loaded its layers")
+        work: Inference | Generation
+        microbatch = None
+        with self._lock:
+            self._counter += 1
+            key = self._counter
+        if frame.kind is Kind.INFER:
+            microbatch = inference(frame, info)
+            work = Inference(key)
+        else:
+            work = generation(frame, info, key)
+        with self._lock:
+            if self._draining:
+                raise ConnectionError(f"{self._name} is draining")
+            if (outbox, request) in self._keys:
+                raise BadRequest(f"id {request!r} is in use on this stream")
+            scheduler.add(work)
+            self._works[key] = _Work(outbox, request, time.monotonic(), microbatch)
+            self._keys[outbox, request] = key
+
+    def _enter_canary(self, scheduler: Scheduler) -> Entry:
+        step, canary = scheduler.canary(), self._canary
+        assert canary is not None
+        self._canary = None
+        self._steps[step.sequence] = step
+        self._deadlines.enter(step.sequence, _size(canary), time.monotonic())
+        return Entry(step.sequence, canary)
+
+    def _microbatch(self, step: Step) -> Microbatch:
+        if step.inference is not None:
+            microbatch = self._works[step.inference].microbatch
+            assert microbatch is not None
+            return microbatch
+        ids = [token for part in step.parts for token in part.tokens]
+        segments = tuple(part.segment for part in step.parts)
+        return Microbatch({"input_ids": torch.tensor(ids)}, segments)
+
+    def _tokens(self, step: Step, result: Microbatch) -> None:
+        assert self._scheduler is not None
+        tokens = _read_tokens(result.tensors, self._scheduler.expects(step.sequence))
+        by_router: dict[Outbox, list[tuple[Id, int, str | None]]] = {}
+        for event in self._scheduler.returned(step.sequence, tokens):
+            work = self._works[event.key]
+            by_router.setdefault(work.outbox, []).append((work.id, event.token, event.finish))
+            if event.finish:
+                self._drop(event.key)
+        for outbox, said in by_router.items():
+            outbox.tokens(said)
+
+    def _answer(self, step: Step, result: Microbatch) -> None:
+        assert self._scheduler is not None
+        self._scheduler.returned(step.sequence, [])
+        if step.inference is not None and step.inference in self._works:
+            work = self._drop(step.inference)
+            work.outbox.answer(work.id, result.tensors)
+
+    def _failed(self, step: Step, message: str) -> None:
+        assert self._scheduler is not None
+        log("microbatch_failed", sequence=step.sequence, reason=message)
+        for key in self._scheduler.failed(step):
+            self._fail(key, "INTERNAL", message)
+
+    def _fail(self, key: int, code: str, message: str) -> None:
+        work = self._forget(key)
+        work.outbox.failure(work.id, code, message)
+
+    def _forget(self, key: int) -> _Work:
+        if self._scheduler is not None:
+            self._scheduler.cancel(key)
+        return self._drop(key)
+
+    def _drop(self, key: int) -> _Work:
+        work = self._works.pop(key)
+        del self._keys[work.outbox, work.id]
+        return work
+
+
+def _size(microbatch: Microbatch) -> int:
+    return max(1, *(tensor.numel() for tensor in microbatch.tensors.values()))
+
+
+def _read_tokens(tensors: dict[str, Tensor], expected: int) -> list[int]:
+    tokens = tensors.get("tokens")
+    if tokens is None or tokens.numel() != expected:
+        found = "no tokens" if tokens is None else f"{tokens.numel()} tokens"
+        raise FrameError(f"the last stage answered {found} where {expected} were due")
+    return [int(token) for token in tokens.tolist()]

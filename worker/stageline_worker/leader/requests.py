@@ -1,0 +1,175 @@
+"""What a router asks, checked before it may enter the ring. Pure.
+
+The router has checked what clients sent; this is checked again because one bad tensor would harm
+the work of others: a token id past the embedding ends a process on a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from stageline_wire import Frame, TensorView
+from stageline_worker.leader.scheduler import Generation
+from stageline_worker.microbatch import Microbatch, ModelInfo, Sampling, TensorSpec
+from stageline_worker.tensors import from_view
+
+Id = int | str
+
+
+class BadRequest(Exception):
+    """The request cannot be served; the message is a sentence for its sender."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A number of a request: its type, and the range in which it is valid."""
+
+    name: str
+    default: float
+    low: float
+    high: float
+    integer: bool = True
+
+    def read(self, meta: Mapping[str, Any]) -> float:
+        value = meta.get(self.name)
+        if value is None:
+            return self.default
+        kinds = (int,) if self.integer else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not self._has(value):
+            kind = "an integer" if self.integer else "a number"
+            raise BadRequest(
+                f"{self.name} is {value!r}; it must be {kind} from {self.low:g} to {self.high:g}"
+            )
+        return value
+
+    def _has(self, value: float) -> bool:
+        return math.isfinite(value) and self.low <= value <= self.high
+
+
+_MAX_TOKENS = Field("max_tokens", 16, 1, 2**31)
+_TEMPERATURE = Field("temperature", 0.0, 0, 100, integer=False)
+_TOP_K = Field("top_k", 0, 0, 2**31)
+_TOP_P = Field("top_p", 1.0, 1e-6, 1, integer=False)
+_SEED = Field("seed", 0, 0, 2**63 - 1)
+
+
+def request_id(frame: Frame) -> Id:
+    """Raises BadRequest when the frame has none: nobody could be told of an error."""
+    value = frame.meta.get("id")
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise BadRequest(f"a {frame.kind.name} frame needs an id, an integer or a string")
+    return value
+
+
+def inference(frame: Frame, info: ModelInfo) -> Microbatch:
+    """The microbatch of an INFER frame. Raises BadRequest."""
+    specs = {spec.name: spec for spec in info.inputs}
+    views = {view.name: view for view in frame.tensors}
+    for name, view in views.items():
+        if name not in specs:
+            raise BadRequest(f"the model has no input {name}; it has {', '.join(specs)}")
+        _check(view, specs[name])
+    for spec in info.inputs:
+        if not spec.optional and spec.name not in views:
+            raise BadRequest(f"input {spec.name} is missing")
+    _check_together(views, info)
+    tensors = {name: from_view(view) for name, view in views.items()}
+    if info.vocab_size and "input_ids" in tensors:
+        _check_tokens(tensors["input_ids"], info)
+    return Microbatch(tensors, outputs=_outputs(frame, info))
+
+
+def generation(frame: Frame, info: ModelInfo, key: int) -> Generation:
+    """The work of a GENERATE frame. Raises BadRequest."""
+    if not info.generates:
+        raise BadRequest(f"{info.architecture} does not generate text")
+    prompt = _prompt(frame, info)
+    meta = frame.meta
+    sampling = Sampling(
+        seed=int(_SEED.read(meta)),
+        position=0,
+        temperature=_TEMPERATURE.read(meta),
+        top_k=int(_TOP_K.read(meta)),
+        top_p=_TOP_P.read(meta),
+    )
+    return Generation(key, prompt, int(_MAX_TOKENS.read(meta)), sampling, _stop(meta, info))
+
+
+def _check(view: TensorView, spec: TensorSpec) -> None:
+    if view.datatype.name != spec.datatype:
+        raise BadRequest(f"input {spec.name} is {spec.datatype}, not {view.datatype.name}")
+    fits = len(view.shape) == len(spec.shape) and all(
+        size > 0 and wanted in (-1, size)
+        for size, wanted in zip(view.shape, spec.shape, strict=True)
+    )
+    if not fits:
+        shape, wanted = list(view.shape), list(spec.shape)
+        raise BadRequest(f"input {spec.name} has shape {shape}; it must be {wanted}, none empty")
+
+
+def _check_together(views: Mapping[str, TensorView], info: ModelInfo) -> None:
+    """Dimension 0 is the batch of every input; inputs of a text model go token by token."""
+    if not views:
+        raise BadRequest("the request has no tensor")
+    first = next(iter(views.values()))
+    ids = views.get("input_ids", first)
+    for name, view in views.items():
+        same = view.shape == ids.shape if info.vocab_size else view.shape[0] == first.shape[0]
+        if not same:
+            raise BadRequest(
+                f"input {name} has shape {list(view.shape)}, {ids.name} has {list(ids.shape)}"
+            )
+    if info.vocab_size and 0 < info.max_model_len < ids.shape[-1]:
+        raise BadRequest(f"{ids.shape[-1]} tokens are more than the model's {info.max_model_len}")
+
+
+def _check_tokens(ids: Tensor, info: ModelInfo) -> None:
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= info.vocab_size:
+        bad = low if low < 0 else high
+        raise BadRequest(f"token id {bad} is not in the model's 0 to {info.vocab_size - 1}")
+
+
+def _outputs(frame: Frame, info: ModelInfo) -> tuple[str, ...] | None:
+    wanted = frame.meta.get("outputs")
+    if wanted is None:
+        return None
+    names = [spec.name for spec in info.outputs]
+    if not isinstance(wanted, list) or not wanted:
+        raise BadRequest("outputs must be a list of names, or null for all")
+    for name in wanted:
+        if name not in names:
+            raise BadRequest(f"the model has no output {name}; it has {', '.join(names)}")
+    return tuple(wanted)
+
+
+def _prompt(frame: Frame, info: ModelInfo) -> list[int]:
+    views = {view.name: view for view in frame.tensors}
+    view = views.get("input_ids")
+    if view is None or len(views) > 1 or view.datatype.name != "INT64" or len(view.shape) != 1:
+        raise BadRequest("a prompt is one tensor, input_ids, INT64 of shape [tokens]")
+    ids = from_view(view)
+    if not len(ids):
+        raise BadRequest("the prompt is empty")
+    if info.max_model_len and len(ids) >= info.max_model_len:
+        raise BadRequest(
+            f"a prompt of {len(ids)} tokens leaves no room for an answer in the model's "
+            f"{info.max_model_len}"
+        )
+    _check_tokens(ids, info)
+    return [int(token) for token in ids.tolist()]
+
+
+def _stop(meta: Mapping[str, Any], info: ModelInfo) -> frozenset[int]:
+    given = meta.get("stop_token_ids") or []
+    if not isinstance(given, list) or not all(type(token) is int for token in given):
+        raise BadRequest("stop_token_ids must be a list of integers")
+    ignore = meta.get("ignore_eos", False)
+    if ignore not in (True, False, None):
+        raise BadRequest("ignore_eos must be true or false")
+    return frozenset(given) if ignore else frozenset(given) | frozenset(info.eos_token_ids)

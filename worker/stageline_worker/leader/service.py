@@ -1,0 +1,125 @@
+"""The leader's gRPC services: Attach for workers, Serve and Watch for routers and operators."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+
+from stageline.v1 import pipeline_pb2 as pb
+from stageline.v1 import pipeline_pb2_grpc as services
+from stageline_wire import Frame, FrameError, Kind, decode, encode
+from stageline_worker.leader.board import Board
+from stageline_worker.leader.coordinator import Coordinator, Mail
+from stageline_worker.leader.desk import Desk
+from stageline_worker.leader.outbox import Outbox
+from stageline_worker.leader.requests import BadRequest
+from stageline_worker.transport import Refusals
+
+_PIPELINE = "stageline.v1.Pipeline"
+
+
+class ControlService(services.ControlServicer):  # type: ignore[misc]
+    """One Attach stream for each worker."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+
+    def Attach(
+        self, request_iterator: Iterator[pb.WorkerMessage], context: grpc.ServicerContext
+    ) -> Iterator[pb.LeaderMessage]:
+        first = next(request_iterator, pb.WorkerMessage())
+        if not first.HasField("report"):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a control stream begins with a report")
+        if reason := self._coordinator.objection(first.report):
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, reason)
+        mail: Mail = SimpleQueue()
+        context.add_callback(lambda: mail.put(None))
+        self._coordinator.attach(first.report, mail)
+        args = (request_iterator, first.report, mail)
+        threading.Thread(target=self._read, args=args, name="attached", daemon=True).start()
+        yield from iter(mail.get, None)
+
+    def _read(self, messages: Iterator[pb.WorkerMessage], who: pb.WorkerReport, mail: Mail) -> None:
+        reason = "it has left"
+        try:
+            for message in messages:
+                self._take(message, who)
+        except grpc.RpcError:
+            reason = "its control stream broke"
+        self._coordinator.detach(who.stage, who.incarnation, mail, reason)
+        mail.put(None)
+
+    def _take(self, message: pb.WorkerMessage, who: pb.WorkerReport) -> None:
+        match message.WhichOneof("message"):
+            case "report" if message.report.stage == who.stage:
+                self._coordinator.heard(message.report)
+            case "ready":
+                self._coordinator.ready(who.stage, message.ready.session)
+            case "broken":
+                broken = message.broken
+                self._coordinator.broken(broken.session, broken.stage, broken.reason)
+
+
+class PipelineService:
+    """Watch with protobuf messages, Serve with raw frames: one handler for both."""
+
+    def __init__(self, desk: Desk, board: Board, refusals: Refusals) -> None:
+        self._desk = desk
+        self._board = board
+        self._refusals = refusals
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        watch = grpc.unary_stream_rpc_method_handler(
+            self._watch,
+            request_deserializer=pb.WatchRequest.FromString,
+            response_serializer=pb.PipelineReport.SerializeToString,
+        )
+        serve: Any = grpc.stream_stream_rpc_method_handler(self._serve)
+        return grpc.method_handlers_generic_handler(_PIPELINE, {"Watch": watch, "Serve": serve})
+
+    def _watch(
+        self, request: pb.WatchRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.PipelineReport]:
+        for report in self._board.watch():
+            if not context.is_active():
+                return
+            yield report
+
+    def _serve(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        outbox = Outbox()
+        context.add_callback(outbox.close)
+        wrong: list[str] = []
+        args = (messages, outbox, wrong)
+        threading.Thread(target=self._read, args=args, name="router", daemon=True).start()
+        for frame in outbox.frames():
+            yield b"".join(encode(frame))
+        if wrong:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, wrong[0])
+
+    def _read(self, messages: Iterator[bytes], outbox: Outbox, wrong: list[str]) -> None:
+        try:
+            for message in messages:
+                self._take(decode(message), outbox)
+        except grpc.RpcError:
+            pass  # the router is gone
+        except (FrameError, BadRequest) as error:
+            self._refusals.add(str(error))
+            wrong.append(str(error))
+        self._desk.leave(outbox)
+        outbox.close()
+
+    def _take(self, frame: Frame, outbox: Outbox) -> None:
+        match frame.kind:
+            case Kind.INFER | Kind.GENERATE:
+                self._desk.submit(frame, outbox)
+            case Kind.CANCEL:
+                ids = frame.meta.get("ids")
+                if not isinstance(ids, list) or not all(type(i) in (int, str) for i in ids):
+                    raise FrameError("a CANCEL frame needs ids, a list of integers or strings")
+                self._desk.cancel(ids, outbox)
+            case _:
+                raise FrameError(f"a {frame.kind.name} frame does not come from a router")

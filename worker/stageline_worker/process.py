@@ -1,0 +1,37 @@
+"""A worker as a process of its own: signals, malloc, log, exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from stageline_api.documents import StageDocument
+from stageline_worker.channel import keep_large_blocks
+from stageline_worker.logs import to_stderr
+from stageline_worker.server import Load, WorkerError, WorkerServer, load_stage
+from stageline_worker.timing import Timing
+
+_POLL = 0.1
+
+
+def serve(document: StageDocument, load: Load = load_stage, timing: Timing | None = None) -> int:
+    """Serve one stage until SIGTERM, SIGINT or a failure to load; the exit code.
+
+    The first signal drains; another one ends the process at once.
+    """
+    # Threads inherit the mask, so the signals wait for this thread and break no other's call.
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    keep_large_blocks()
+    to_stderr()
+    server = WorkerServer(document, load, timing)
+    try:
+        server.start()
+    except WorkerError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    while not (failure := server.wait(0)) and not signal.sigtimedwait(signals, _POLL):
+        pass
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    server.stop()
+    return 1 if failure else 0

@@ -1,0 +1,1 @@
+"""The ring: sessions, deadlines and the thread that takes microbatches round."""

@@ -1,0 +1,188 @@
+"""One worker: everything that a stage is, put together. Several may live in one process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+from stageline.v1 import pipeline_pb2 as pb
+from stageline.v1 import pipeline_pb2_grpc as services
+from stageline_api.documents import StageDocument
+from stageline_worker.channel import SERVER_OPTIONS
+from stageline_worker.control import ControlClient
+from stageline_worker.facts import Facts
+from stageline_worker.leader.board import Board
+from stageline_worker.leader.coordinator import Coordinator
+from stageline_worker.leader.desk import Desk
+from stageline_worker.leader.scheduler import Scheduler
+from stageline_worker.leader.service import ControlService, PipelineService
+from stageline_worker.logs import log
+from stageline_worker.microbatch import StageModel
+from stageline_worker.ring.member import Member
+from stageline_worker.ring.runner import Runner
+from stageline_worker.timing import Timing
+from stageline_worker.transport import Refusals
+from stageline_worker.transport.grpc_inlet import GrpcTransport
+
+_STREAMS = 256  # each open stream holds a thread
+_ENDING = 5.0
+
+Progress = Callable[[int, int], None]
+Load = Callable[[StageDocument, Progress], StageModel]
+
+
+def load_stage(document: StageDocument, progress: Progress) -> StageModel:
+    """Load the document's layers of its checkpoint. Raises ModelError."""
+    from stageline_worker.model import load  # transformers takes seconds; the port is bound before
+
+    return load(
+        document.uri,
+        layers=document.layers,
+        dtype=document.dtype,
+        device=document.device,
+        max_model_len=document.max_model_len,
+        max_sequences=document.max_sequences,
+        progress=progress,
+    )
+
+
+class WorkerError(Exception):
+    """The worker cannot serve; the message is a sentence."""
+
+
+class WorkerServer:
+    """The worker of one stage document.
+
+    `load` gives the stage's model and tells bytes loaded and bytes in all on the way. After
+    `start` the worker answers at once and loads in its own thread; `wait` tells when it failed.
+    """
+
+    def __init__(
+        self, document: StageDocument, load: Load = load_stage, timing: Timing | None = None
+    ) -> None:
+        self.document = document
+        self._load = load
+        self._timing = timing or Timing()
+        self._facts = Facts(document)
+        self._refusals = Refusals(self._refused)
+        self._control = ControlClient(document.leader, self._facts, self._timing)
+        self._member = Member(document, self._facts, self._timing, self._control.tell)
+        self._transport = GrpcTransport(self._member.accept, self._refusals)
+        self._leader = _Leader(self) if document.stage == 0 else None
+        self._ring = threading.Thread(target=self._turn, name="ring", daemon=True)
+        self._pool = ThreadPoolExecutor(_STREAMS, thread_name_prefix="grpc")
+        self._server = self._make_server()
+        self._over = threading.Event()
+        self._error = ""
+
+    @property
+    def facts(self) -> Facts:
+        return self._facts
+
+    def start(self) -> None:
+        """Bind, attach to the leader, begin to load. Raises WorkerError when it cannot bind."""
+        listen = self.document.listen
+        try:
+            port = self._server.add_insecure_port(listen)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise WorkerError(
+                f"stage {self.document.stage} cannot listen on {listen}: another process is there, "
+                "or it is no address of this host"
+            )
+        self._server.start()
+        if self._leader is not None:
+            self._leader.coordinator.start()
+        self._control.start(self._member, self._transport)
+        self._ring.start()
+        log("started", stage=self.document.stage, pipeline=self.document.pipeline, listen=listen)
+
+    def stop(self) -> None:
+        """Leave the ring and end every thread. A leader first finishes what it has accepted."""
+        log("stopping", stage=self.document.stage)
+        if self._facts.state != pb.FAILED:
+            self._facts.update(state=pb.DRAINING)
+        if self._leader is not None:
+            self._leader.coordinator.drain()
+        self._member.stop()
+        self._control.stop()
+        if self._leader is not None:
+            self._leader.board.close()
+        self._server.stop(None).wait(_ENDING)
+        self._pool.shutdown(wait=False)
+        if self._ring.is_alive() and self._ring is not threading.current_thread():
+            self._ring.join(_ENDING)
+        self._over.set()
+
+    def wait(self, timeout: float | None = None) -> str:
+        """Until the worker failed or was stopped: the sentence of its failure, or ''."""
+        self._over.wait(timeout)
+        return self._error
+
+    def _make_server(self) -> grpc.Server:
+        server = grpc.server(self._pool, options=SERVER_OPTIONS, maximum_concurrent_rpcs=_STREAMS)
+        handlers = [self._transport.handler()]
+        if self._leader is not None:
+            handlers.append(self._leader.pipeline.handler())
+            services.add_ControlServicer_to_server(self._leader.control, server)
+        server.add_generic_rpc_handlers(handlers)
+        return server
+
+    def _turn(self) -> None:
+        stage = self.document.stage
+        self._facts.update(state=pb.LOADING)
+        try:
+            model = self._load(self.document, self._progress)
+        except Exception as error:  # the leader must hear why before this process ends
+            self._error = f"stage {stage} cannot load its layers: {error or type(error).__name__}"
+            log("load_failed", stage=stage, reason=self._error)
+            self._facts.update(state=pb.FAILED, error=self._error)
+            self._over.set()
+            return
+        self._loaded(model)
+        runner = Runner(stage, self.document.stages, model, self._member, self._facts)
+        runner.run(self._leader.desk if self._leader is not None else None)
+
+    def _loaded(self, model: StageModel) -> None:
+        if self._leader is not None:
+            self._leader.loaded(model)
+        self._facts.update(state=pb.LOADED, loads=1, device=model.device, dtype=model.dtype)
+        log("loaded", stage=self.document.stage, device=model.device, dtype=model.dtype)
+
+    def _progress(self, loaded: int, total: int) -> None:
+        self._facts.update(urgent=False, loaded_bytes=loaded, total_bytes=total)
+
+    def _refused(self, reason: str) -> None:
+        self._facts.update(urgent=False, refused_frames=self._refusals.count)
+        log("frame_refused", stage=self.document.stage, reason=reason)
+
+
+class _Leader:
+    """What stage 0 has beside a stage."""
+
+    def __init__(self, worker: WorkerServer) -> None:
+        document, timing = worker.document, worker._timing
+        self._document = document
+        self.desk = Desk(document.pipeline, timing, worker._member.wake)
+        self.board = Board(document, timing)
+        incarnation = worker.facts.incarnation
+        self.coordinator = Coordinator(document, incarnation, self.desk, self.board, timing)
+        self.control = ControlService(self.coordinator)
+        self.pipeline = PipelineService(self.desk, self.board, worker._refusals)
+
+    def loaded(self, model: StageModel) -> None:
+        document = self._document
+        scheduler = Scheduler(
+            slots=document.max_sequences,
+            chunk=document.prefill_chunk,
+            in_flight=document.stages + 1,
+            max_waiting=document.max_waiting,
+            max_len=model.info.max_model_len or 2**31,
+        )
+        self.desk.serve(model.info, scheduler)
+        self.board.model(model.info)
+        self.coordinator.loaded(model.canary())

@@ -1,0 +1,132 @@
+"""The sending end of a gRPC link: one bidirectional stream of raw frames.
+
+The caller's thread only queues; gRPC's own writer thread joins and sends, so that compute of the
+next microbatch and sending of this one overlap. A reader thread takes credits.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+
+from stageline_wire import Frame, FrameError, Kind, decode, encode
+from stageline_worker.channel import open_channel
+from stageline_worker.transport.credits import Credits
+from stageline_worker.transport.seam import LinkError
+
+METHOD = "/stageline.v1.Relay/Link"
+_SMOOTHING = 0.1
+
+
+class GrpcOutlet:
+    """See `stageline_worker.transport.seam.Outlet`."""
+
+    def __init__(
+        self, address: str, hello: Frame, timeout: float, on_broken: Callable[[str], None]
+    ) -> None:
+        self._on_broken = on_broken
+        self._credits = Credits()
+        self._answered = threading.Event()
+        self._is_welcome = False
+        self._over = threading.Event()
+        self._acknowledged = False
+        self._reason = f"{address} did not answer within {timeout:g} s"
+        self._sent: dict[int, float] = {}
+        self._hop_seconds = 0.0
+        self._outgoing: SimpleQueue[Frame | None] = SimpleQueue()
+        self._channel = open_channel(address)
+        stream: Any = self._channel.stream_stream(METHOD)
+        self._call = stream(self._messages(), wait_for_ready=True)
+        threading.Thread(target=self._read, name=f"outlet-{address}", daemon=True).start()
+        self._outgoing.put(hello)
+        if not self._answered.wait(timeout) or not self._is_welcome:
+            self.close()
+            raise LinkError(self._reason)
+
+    @property
+    def hop_seconds(self) -> float:
+        return self._hop_seconds
+
+    def send(self, frame: Frame) -> None:
+        self._credits.take()
+        self._sent[frame.sequence] = time.monotonic()
+        self._outgoing.put(frame)
+
+    def finish(self, timeout: float) -> bool:
+        self._outgoing.put(Frame(Kind.END))
+        self._over.wait(timeout)
+        return self._acknowledged
+
+    def close(self) -> None:
+        self._credits.break_off("it was closed here")
+        self._over.set()
+        self._outgoing.put(None)
+        self._call.cancel()
+        self._channel.close()
+
+    def _messages(self) -> Iterator[bytes]:
+        while (frame := self._outgoing.get()) is not None:
+            yield b"".join(encode(frame))
+
+    def _read(self) -> None:
+        reason = "the other end closed it"
+        try:
+            for message in self._call:
+                self._take(decode(message))
+        except grpc.RpcError as error:
+            reason = _details(error)
+        except FrameError as error:
+            reason = str(error)
+        self._outgoing.put(None)
+        if not self._is_welcome:
+            self._reason = reason
+            self._answered.set()
+        is_news = self._credits.break_off(reason) and self._is_welcome and not self._acknowledged
+        self._over.set()
+        if is_news:
+            self._on_broken(reason)
+
+    def _take(self, frame: Frame) -> None:
+        match frame.kind:
+            case Kind.WELCOME:
+                self._credits.give(_count(frame, "credits"))
+                self._is_welcome = True
+                self._answered.set()
+            case Kind.CREDIT:
+                self._measure(frame)
+                self._credits.give(_count(frame, "taken"))
+            case Kind.END:
+                self._acknowledged = True
+                self._over.set()
+                self._outgoing.put(None)
+            case _:
+                raise FrameError(f"a {frame.kind.name} frame came against the link's direction")
+
+    def _measure(self, credit: Frame) -> None:
+        now = time.monotonic()
+        held = credit.meta.get("held", 0.0)
+        sent = self._sent.get(credit.sequence)
+        for sequence in [known for known in list(self._sent) if known <= credit.sequence]:
+            del self._sent[sequence]
+        if sent is None or not isinstance(held, (int, float)):
+            return
+        seconds = max(0.0, now - sent - held)
+        step = _SMOOTHING if self._hop_seconds else 1.0
+        self._hop_seconds += step * (seconds - self._hop_seconds)
+
+
+def _count(frame: Frame, key: str) -> int:
+    value = frame.meta.get(key)
+    if not isinstance(value, int) or not 0 < value <= 1024:
+        raise FrameError(f"a {frame.kind.name} frame says {key}: {value!r}")
+    return value
+
+
+def _details(error: grpc.RpcError) -> str:
+    details = error.details() if isinstance(error, grpc.Call) else None
+    return details or "the connection broke"
