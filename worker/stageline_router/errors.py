@@ -1,0 +1,54 @@
+"""Why a request is not answered: a gRPC status and a sentence for the client.
+
+    Refusal
+    ├── Invalid          INVALID_ARGUMENT    the request is wrong
+    ├── NotFound         NOT_FOUND           the model or version is not served here
+    ├── Exhausted        RESOURCE_EXHAUSTED  too much is waiting already
+    ├── Unavailable      UNAVAILABLE         no pipeline can take it now
+    └── Broken           INTERNAL            a stage failed on it
+"""
+
+from __future__ import annotations
+
+import grpc
+
+
+class Refusal(Exception):
+    """The request ends here; the message is for its client."""
+
+    code = grpc.StatusCode.UNKNOWN
+
+
+class Invalid(Refusal):
+    """The request is wrong; sending it again will not help."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class NotFound(Refusal):
+    """This server does not have what was asked for."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class Exhausted(Refusal):
+    """Too much work is waiting; later it may go."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class Unavailable(Refusal):
+    """No pipeline can take the request, or the one that had it is gone."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class Broken(Refusal):
+    """A stage failed on this request."""
+
+    code = grpc.StatusCode.INTERNAL
+
+
+BY_CODE: dict[str, type[Refusal]] = {
+    kind.code.name: kind for kind in (Invalid, NotFound, Exhausted, Unavailable, Broken)
+}
