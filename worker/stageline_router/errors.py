@@ -1,11 +1,11 @@
 """Why a request is not answered: a gRPC status and a sentence for the client.
 
-    Refusal
-    ├── Invalid          INVALID_ARGUMENT    the request is wrong
-    ├── NotFound         NOT_FOUND           the model or version is not served here
-    ├── Exhausted        RESOURCE_EXHAUSTED  too much is waiting already
-    ├── Unavailable      UNAVAILABLE         no pipeline can take it now
-    └── Broken           INTERNAL            a stage failed on it
+Refusal
+├── Invalid          INVALID_ARGUMENT    the request is wrong
+├── NotFound         NOT_FOUND           the model or version is not served here
+├── Exhausted        RESOURCE_EXHAUSTED  too much is waiting already
+├── Unavailable      UNAVAILABLE         no pipeline can take it now
+└── Broken           INTERNAL            a stage failed on it
 """
 
 from __future__ import annotations

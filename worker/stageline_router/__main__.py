@@ -1,0 +1,51 @@
+"""python -m stageline_router: serve one model's pipelines over the Open Inference Protocol."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from stageline_router.document import DocumentError, changes, read_document
+from stageline_router.server import RouterError, RouterServer
+from stageline_wire.logs import to_stderr
+
+
+async def _serve(path: Path) -> None:
+    router = RouterServer(read_document(path))
+    await router.start()
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    following = asyncio.create_task(_follow(router, path))
+    await stopped.wait()
+    following.cancel()
+    await router.stop()
+
+
+async def _follow(router: RouterServer, path: Path) -> None:
+    async for document in changes(path, router.document):
+        await router.update(document)
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT, then drain; the exit code."""
+    parser = argparse.ArgumentParser(prog="stageline_router", description=__doc__)
+    parser.add_argument(
+        "--document", type=Path, required=True, help="the router document, JSON; watched"
+    )
+    arguments = parser.parse_args()
+    to_stderr()
+    try:
+        asyncio.run(_serve(arguments.document))
+    except (DocumentError, RouterError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

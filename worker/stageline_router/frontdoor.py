@@ -1,0 +1,231 @@
+"""What happens to one request, from protocol message to protocol message.
+
+A request is read and checked whole before it may wait, join a microbatch or enter a pipeline, so
+that what is wrong with it is told to its sender alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+
+from stageline.oip import grpc_service_pb2 as oip
+from stageline.v1 import pipeline_pb2 as pb
+from stageline_router.admission import Admission
+from stageline_router.batcher import Batcher
+from stageline_router.description import VERSION, inputs
+from stageline_router.errors import Invalid
+from stageline_router.generation import Delta, encode_prompt, generate
+from stageline_router.options import GenerationOptions, read_options
+from stageline_router.pipelines import Pipelines
+from stageline_router.rows import Rows, TensorRows, TextRows
+from stageline_router.tensors import Input, read_inputs, write_strings, write_tensor
+from stageline_router.text import Tokenizer, read_text
+from stageline_router.validation import check_model, check_outputs, check_tensors
+
+_TEXT = "text_input"
+_EMBEDDING = "embedding"
+_TEXT_OUTPUTS = ("text_output", "finish_reason", "num_input_tokens", "num_output_tokens")
+
+
+class FrontDoor:
+    """Serves one model; every method that takes a request raises Refusal.
+
+    `seconds` is the time that the client leaves for a pipeline to become ready.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        tokenizer: Tokenizer | None,
+        pipelines: Pipelines,
+        batcher: Batcher,
+        admission: Admission,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.pipelines = pipelines
+        self._batcher = batcher
+        self._admission = admission
+
+    async def infer(self, request: oip.ModelInferRequest, seconds: float) -> oip.ModelInferResponse:
+        """The one answer of a request: tensors, embeddings or a whole text."""
+        check_model(request.model_name, request.model_version, self.model)
+        with self._admission.place(request.ByteSize()):
+            info = await self.pipelines.info(seconds)
+            given = read_inputs(request)
+            if self._is_prompt(given, info):
+                return await self._whole_text(request, given, info, seconds)
+            return await self._rows(request, given, info, seconds)
+
+    async def stream(
+        self, request: oip.ModelInferRequest, seconds: float
+    ) -> AsyncGenerator[oip.ModelInferResponse, None]:
+        """The answers of one request of a stream; the last has `triton_final_response` true."""
+        check_model(request.model_name, request.model_version, self.model)
+        with self._admission.place(request.ByteSize()):
+            info = await self.pipelines.info(seconds)
+            given = read_inputs(request)
+            if not self._is_prompt(given, info):
+                yield _final(await self._rows(request, given, info, seconds), True)
+            elif not read_options(request, given).stream:
+                yield _final(await self._whole_text(request, given, info, seconds), True)
+            else:
+                async for response in self._deltas(request, given, info, seconds):
+                    yield response
+
+    def _is_prompt(self, given: Mapping[str, Input], info: pb.ModelInfo) -> bool:
+        return _TEXT in given and info.task == pb.GENERATE
+
+    async def _rows(
+        self,
+        request: oip.ModelInferRequest,
+        given: Mapping[str, Input],
+        info: pb.ModelInfo,
+        seconds: float,
+    ) -> oip.ModelInferResponse:
+        wanted = [output.name for output in request.outputs]
+        if _TEXT in given:
+            rows: Rows = self._text_rows(given, wanted, info)
+        else:
+            check_tensors(given, info)
+            views = tuple(tensor.view() for tensor in given.values())
+            rows = TensorRows(views, check_outputs(wanted, info))
+        response = self._response(request)
+        for tensor in await self._batcher.infer(rows, seconds):
+            data = bytes(tensor.data)
+            write_tensor(response, tensor.name, tensor.datatype.name, tensor.shape, data)
+        return response
+
+    def _text_rows(
+        self, given: Mapping[str, Input], wanted: Sequence[str], info: pb.ModelInfo
+    ) -> TextRows:
+        tokenizer = self._text_tokenizer(info)
+        if others := sorted(set(given) - {_TEXT}):
+            raise Invalid(f"give text_input or token tensors, not both: drop {', '.join(others)}")
+        if set(wanted) - {_EMBEDDING}:
+            raise Invalid(
+                f"text_input gives the output embedding, not {', '.join(wanted)}: send input_ids "
+                "for the model's other outputs"
+            )
+        texts = [
+            _row(row, tokenizer.encode(text), info)
+            for row, text in enumerate(read_text(given[_TEXT]))
+        ]
+        optional = tuple(spec.name for spec in info.inputs if spec.optional)
+        return TextRows(tuple(texts), info.pad_token_id, optional, (_EMBEDDING,))
+
+    def _text_tokenizer(self, info: pb.ModelInfo) -> Tokenizer:
+        names = ", ".join(tensor.name for tensor in inputs(info, has_tokenizer=False))
+        if self.tokenizer is None and info.vocab_size:
+            raise Invalid(
+                f"{self.model} has no tokenizer.json beside its weights, so it takes no text: "
+                f"send {names}"
+            )
+        if self.tokenizer is None or not (info.embeds_text or info.task == pb.GENERATE):
+            raise Invalid(f"{self.model} takes no text: send {names}")
+        return self.tokenizer
+
+    def _prompt(
+        self,
+        request: oip.ModelInferRequest,
+        given: Mapping[str, Input],
+        info: pb.ModelInfo,
+        options: GenerationOptions,
+    ) -> tuple[str, list[int]]:
+        tokenizer = self._text_tokenizer(info)
+        for output in request.outputs:
+            if output.name not in _TEXT_OUTPUTS:
+                raise Invalid(
+                    f"text generation has no output {output.name}: it has "
+                    f"{', '.join(_TEXT_OUTPUTS)}"
+                )
+        texts = read_text(given[_TEXT])
+        if len(texts) != 1:
+            raise Invalid(f"text_input has {len(texts)} prompts: send each in a request of its own")
+        return texts[0], encode_prompt(texts[0], tokenizer, info)
+
+    async def _whole_text(
+        self,
+        request: oip.ModelInferRequest,
+        given: Mapping[str, Input],
+        info: pb.ModelInfo,
+        seconds: float,
+    ) -> oip.ModelInferResponse:
+        options = read_options(request, given)
+        if options.stream:
+            raise Invalid("ModelInfer answers once: ask for a stream with ModelStreamInfer")
+        text, prompt = self._prompt(request, given, info, options)
+        made = [] if options.exclude_input else [text]
+        last: Delta | None = None
+        async with aclosing(self._generate(prompt, options, seconds)) as deltas:
+            async for last in deltas:
+                made.append(last.text)
+        assert last is not None, "a generation ends with a reason or an error"
+        return self._text_response(request, options, "".join(made), last)
+
+    async def _deltas(
+        self,
+        request: oip.ModelInferRequest,
+        given: Mapping[str, Input],
+        info: pb.ModelInfo,
+        seconds: float,
+    ) -> AsyncGenerator[oip.ModelInferResponse, None]:
+        options = read_options(request, given)
+        _, prompt = self._prompt(request, given, info, options)
+        empty_final = request.parameters["triton_enable_empty_final_response"].bool_param
+        async with aclosing(self._generate(prompt, options, seconds)) as deltas:
+            async for delta in deltas:
+                last = delta.finish_reason is not None
+                if delta.text or last:
+                    response = self._text_response(request, options, delta.text, delta)
+                    yield _final(response, last and not empty_final)
+        if empty_final:
+            yield _final(self._response(request), True)
+
+    def _generate(
+        self, prompt: list[int], options: GenerationOptions, seconds: float
+    ) -> AsyncGenerator[Delta, None]:
+        assert self.tokenizer is not None
+        return generate(prompt, options, self.tokenizer, self.pipelines, seconds)
+
+    def _text_response(
+        self,
+        request: oip.ModelInferRequest,
+        options: GenerationOptions,
+        text: str,
+        delta: Delta,
+    ) -> oip.ModelInferResponse:
+        wanted = {output.name for output in request.outputs} or {"text_output"}
+        response = self._response(request)
+        if "text_output" in wanted:
+            write_strings(response, "text_output", [text.encode()])
+        if "finish_reason" in wanted or options.return_finish_reason:
+            write_strings(response, "finish_reason", [(delta.finish_reason or "").encode()])
+        counts = {
+            "num_input_tokens": (delta.input_tokens, options.return_num_input_tokens),
+            "num_output_tokens": (delta.output_tokens, options.return_num_output_tokens),
+        }
+        for name, (count, asked) in counts.items():
+            if asked or name in wanted:
+                write_tensor(response, name, "UINT32", [1], count.to_bytes(4, "little"))
+        return response
+
+    def _response(self, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
+        return oip.ModelInferResponse(model_name=self.model, model_version=VERSION, id=request.id)
+
+
+def _row(row: int, tokens: list[int], info: pb.ModelInfo) -> tuple[int, ...]:
+    if not tokens:
+        raise Invalid(f"text {row} of text_input has no token: give some text")
+    if len(tokens) > info.max_model_len:
+        raise Invalid(
+            f"text {row} of text_input has {len(tokens)} tokens, the model takes at most "
+            f"{info.max_model_len}: shorten it"
+        )
+    return tuple(tokens)
+
+
+def _final(response: oip.ModelInferResponse, last: bool) -> oip.ModelInferResponse:
+    response.parameters["triton_final_response"].bool_param = last
+    return response

@@ -1,0 +1,221 @@
+"""One pipeline as the router sees it: a stream of work and a stream of reports, redialled.
+
+Everything of all requests passes over one Serve stream; answers are told apart by the id that this
+module gives each request. When the stream breaks, whatever was on it ends with a sentence: here is
+where replay to another session or pipeline will sit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from stageline.v1 import pipeline_pb2 as pb
+from stageline.v1 import pipeline_pb2_grpc as services
+from stageline_router.errors import BY_CODE, Broken, Refusal, Unavailable
+from stageline_wire import Frame, FrameError, Kind, TensorView, decode, encode
+from stageline_wire.logs import log
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.enable_http_proxy", 0),
+]
+_REDIAL = 0.2  # seconds between two tries; the channel itself backs off
+_SILENCE = 10.0  # seconds; a leader reports each second
+
+Token = tuple[int, str | None]
+
+
+class Leader:
+    """Client of one pipeline's leader. `changed` is called when `ready` or `report` may differ."""
+
+    def __init__(self, name: str, address: str, changed: Callable[[], None]) -> None:
+        self.name = name
+        self.address = address
+        self.report = pb.PipelineReport()
+        self.info: pb.ModelInfo | None = None
+        self._changed = changed
+        self._ids = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[tuple[TensorView, ...]]] = {}
+        self._tokens: dict[int, asyncio.Queue[Token | Refusal]] = {}
+        self._stream: Any = None  # the call, while it stands
+        self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
+        self._channel: grpc.aio.Channel | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def ready(self) -> bool:
+        """A canary has gone round the ring, and its leader can be reached."""
+        return self._stream is not None and self.report.state == pb.READY
+
+    @property
+    def in_flight(self) -> int:
+        """Requests and microbatches that this router waits for."""
+        return len(self._answers) + len(self._tokens)
+
+    @property
+    def why_not_ready(self) -> str:
+        """A sentence for those who wait."""
+        if self._stream is None:
+            return f"the leader of {self.name} cannot be reached at {self.address}"
+        return self.report.message or f"{self.name} is not ready"
+
+    def start(self) -> None:
+        """Dial, and keep dialling until `stop`."""
+        self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+        self._tasks = [
+            asyncio.create_task(self._again(self._watch), name=f"watch-{self.name}"),
+            asyncio.create_task(self._again(self._serve), name=f"serve-{self.name}"),
+        ]
+
+    async def stop(self) -> None:
+        """Hang up; whatever is still asked ends."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._channel is not None:
+            await self._channel.close()
+        self._lost(f"{self.name} is no longer served by this router")
+
+    async def infer(
+        self, tensors: tuple[TensorView, ...], outputs: Sequence[str] | None
+    ) -> tuple[TensorView, ...]:
+        """One microbatch there and back. Raises Refusal; cancelling takes it out of the ring."""
+        request = next(self._ids)
+        answer: asyncio.Future[tuple[TensorView, ...]] = asyncio.get_running_loop().create_future()
+        meta = {"id": request, "outputs": None if outputs is None else list(outputs)}
+        self._send(Frame(Kind.INFER, meta=meta, tensors=tensors))
+        self._answers[request] = answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._cancel(request)
+            raise
+        finally:
+            self._answers.pop(request, None)
+
+    async def generate(self, prompt: TensorView, **options: object) -> AsyncGenerator[Token, None]:
+        """Tokens as they are made, the last one with its reason: "stop" or "length".
+
+        `prompt` is input_ids, INT64 [tokens]. Raises Refusal. Closing the iterator early cancels.
+        """
+        request = next(self._ids)
+        tokens: asyncio.Queue[Token | Refusal] = asyncio.Queue()
+        self._send(Frame(Kind.GENERATE, meta={"id": request, **options}, tensors=(prompt,)))
+        self._tokens[request] = tokens
+        done = False
+        try:
+            while not done:
+                said = await tokens.get()
+                done = isinstance(said, Refusal) or said[1] is not None
+                if isinstance(said, Refusal):
+                    raise said
+                yield said
+        finally:
+            self._tokens.pop(request, None)
+            if not done:
+                self._cancel(request)
+
+    def _send(self, frame: Frame) -> None:
+        if self._stream is None:
+            raise Unavailable(self.why_not_ready)
+        self._outgoing.put_nowait(b"".join(encode(frame)))
+
+    def _cancel(self, request: int) -> None:
+        with suppress(Unavailable):  # a leader that is gone has forgotten it already
+            self._send(Frame(Kind.CANCEL, meta={"ids": [request]}))
+
+    async def _again(self, stream: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            with suppress(grpc.aio.AioRpcError):
+                await stream()
+            self._changed()
+            await asyncio.sleep(_REDIAL)
+
+    async def _watch(self) -> None:
+        assert self._channel is not None
+        watch: Any = services.PipelineStub(self._channel).Watch
+        reports = aiter(watch(pb.WatchRequest(), wait_for_ready=True))
+        try:
+            self._heard(await anext(reports))
+            while True:
+                async with asyncio.timeout(_SILENCE):
+                    self._heard(await anext(reports))
+        except (StopAsyncIteration, TimeoutError):
+            log("leader_silent", pipeline=self.name, address=self.address)
+        finally:
+            self.report = pb.PipelineReport(message=f"the leader of {self.name} does not report")
+
+    def _heard(self, report: pb.PipelineReport) -> None:
+        self.report = report
+        if report.HasField("info"):
+            self.info = report.info
+        self._changed()
+
+    async def _serve(self) -> None:
+        assert self._channel is not None
+        await self._channel.channel_ready()
+        self._outgoing = asyncio.Queue()
+        serve: Any = self._channel.stream_stream("/stageline.v1.Pipeline/Serve")
+        call = serve(self._requests(self._outgoing))
+        self._stream = call
+        self._changed()
+        log("leader_connected", pipeline=self.name, address=self.address)
+        reason = f"the leader of {self.name} closed its stream"
+        try:
+            async for message in call:
+                self._take(decode(message))
+        except grpc.aio.AioRpcError as error:
+            reason = f"the leader of {self.name} at {self.address} is gone: {error.details()}"
+        except FrameError as error:
+            reason = f"the leader of {self.name} sent a bad frame: {error}"
+        finally:
+            call.cancel()
+            self._stream = None
+            self._lost(reason)
+
+    async def _requests(self, outgoing: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:
+        while True:
+            yield await outgoing.get()
+
+    def _take(self, frame: Frame) -> None:
+        match frame.kind:
+            case Kind.TOKENS:
+                for request, token, finish in frame.meta["tokens"]:
+                    if (queue := self._tokens.get(request)) is not None:
+                        queue.put_nowait((token, finish))
+            case Kind.ANSWER:
+                answer = self._answers.get(frame.meta["id"])
+                if answer is not None and not answer.done():
+                    answer.set_result(frame.tensors)
+            case Kind.FAILURE:
+                kind = BY_CODE.get(frame.meta["code"], Broken)
+                self._fail(frame.meta["id"], kind(frame.meta["message"]))
+            case _:
+                raise FrameError(f"a {frame.kind.name} frame does not come from a leader")
+
+    def _fail(self, request: int, refusal: Refusal) -> None:
+        answer = self._answers.get(request)
+        if answer is not None and not answer.done():
+            answer.set_exception(refusal)
+        if (queue := self._tokens.get(request)) is not None:
+            queue.put_nowait(refusal)
+
+    def _lost(self, reason: str) -> None:
+        if self.in_flight:
+            log("leader_lost", pipeline=self.name, in_flight=self.in_flight, reason=reason)
+        for request in [*self._answers, *self._tokens]:
+            self._fail(request, Unavailable(reason))

@@ -1,0 +1,85 @@
+"""All pipelines of the model: which one takes a request, and how long it may wait for one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from stageline.v1 import pipeline_pb2 as pb
+from stageline_api.documents import PipelineAddress
+from stageline_router.errors import Unavailable
+from stageline_router.leader import Leader
+
+_T = TypeVar("_T")
+
+HOLD = 30.0  # seconds that a request is held while no pipeline is ready
+
+
+class Pipelines:
+    """`changed` is called when readiness may differ."""
+
+    def __init__(self, model: str, changed: Callable[[], None]) -> None:
+        self._model = model
+        self._leaders: dict[PipelineAddress, Leader] = {}
+        self._changed = changed
+        self._news = asyncio.Event()
+
+    async def update(self, addresses: Sequence[PipelineAddress]) -> None:
+        """Serve from exactly these; what is on one that goes ends with a sentence."""
+        for address in addresses:
+            if address not in self._leaders:
+                leader = Leader(address.name, address.leader, self._tell)
+                self._leaders[address] = leader
+                leader.start()
+        for address in set(self._leaders) - set(addresses):
+            await self._leaders.pop(address).stop()
+        self._tell()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be answered now."""
+        return any(leader.ready for leader in self._leaders.values())
+
+    async def pick(self, seconds: float = HOLD) -> Leader:
+        """The ready pipeline with the least in flight. Raises Unavailable after `seconds`."""
+        found: Leader | None = await self._wait(self._least_busy, seconds)
+        if found is None:
+            raise Unavailable(f"{self._model} is not ready: {self._why()}")
+        return found
+
+    async def info(self, seconds: float = HOLD) -> pb.ModelInfo:
+        """What the model takes and gives. Raises Unavailable after `seconds`."""
+        found: pb.ModelInfo | None = await self._wait(self._known, seconds)
+        if found is None:
+            raise Unavailable(f"nothing is known of {self._model} yet: {self._why()}")
+        return found
+
+    async def _wait(self, look: Callable[[], _T | None], seconds: float) -> _T | None:
+        if (found := look()) is not None:
+            return found
+        try:
+            async with asyncio.timeout(seconds):
+                while (found := look()) is None:
+                    await self._news.wait()
+        except TimeoutError:
+            return None
+        return found
+
+    def _least_busy(self) -> Leader | None:
+        ready = [leader for leader in self._leaders.values() if leader.ready]
+        return min(ready, key=lambda leader: leader.in_flight, default=None)
+
+    def _known(self) -> pb.ModelInfo | None:
+        infos = (leader.info for leader in self._leaders.values())
+        return next((info for info in infos if info is not None), None)
+
+    def _why(self) -> str:
+        if not self._leaders:
+            return "it has no pipeline"
+        return "; ".join(leader.why_not_ready for leader in self._leaders.values())
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+        self._changed()

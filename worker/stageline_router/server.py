@@ -1,0 +1,119 @@
+"""The router: one Open Inference Protocol server in front of the pipelines of one model."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from stageline.oip import grpc_service_pb2_grpc as services
+from stageline.pool import POOL
+from stageline_api.documents import RouterDocument
+from stageline_router.admission import Admission
+from stageline_router.batcher import Batcher
+from stageline_router.frontdoor import FrontDoor
+from stageline_router.pipelines import Pipelines
+from stageline_router.service import SERVICE, InferenceService
+from stageline_router.text import Tokenizer
+from stageline_wire.logs import log
+
+MAX_REQUEST_BYTES = 256 << 20
+_OPTIONS = [
+    ("grpc.so_reuseport", 0),  # two routers on one port would each get half of the calls, silently
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+_HEALTH = health_pb2.HealthCheckResponse
+# The reflection service looks all names up in one pool, and ours is not the default one.
+for _module in (health_pb2, reflection_pb2):
+    POOL.AddSerializedFile(_module.DESCRIPTOR.serialized_pb)
+
+
+class RouterError(Exception):
+    """The router cannot start; the message says why."""
+
+
+class RouterServer:
+    """`start`, `update` when the document changes, `stop` to drain."""
+
+    def __init__(self, document: RouterDocument) -> None:
+        self.document = document
+        self.address = document.listen
+        self._pipelines = Pipelines(document.model, self._readiness_changed)
+        self._health = health.aio.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+        self._ready: bool | None = None
+        self._telling: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Bind, and begin to look for pipelines. Raises RouterError."""
+        document = self.document
+        try:
+            tokenizer = Tokenizer.load(document.uri)
+        except ValueError as error:
+            raise RouterError(str(error)) from None
+        delay = document.max_delay_milliseconds / 1000
+        door = FrontDoor(
+            document.model,
+            tokenizer,
+            self._pipelines,
+            Batcher(self._pipelines, document.max_batch_size, delay),
+            Admission(document.max_queue),
+        )
+        server = grpc.aio.server(options=_OPTIONS)
+        service = InferenceService(door, document.max_batch_size, delay)
+        services.add_GRPCInferenceServiceServicer_to_server(service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server, pool=POOL)
+        self._bind(server)
+        await server.start()
+        self._server = server
+        log("listening", address=self.address, model=document.model)
+        await self._pipelines.update(document.pipelines)
+
+    async def update(self, document: RouterDocument) -> None:
+        """Take a new document's pipelines; what else is in it needs a new process."""
+        fixed = document.model_copy(update={"pipelines": self.document.pipelines})
+        if fixed != self.document:
+            log("restart_needed", reason="the document changed beyond its pipelines")
+        self.document = self.document.model_copy(update={"pipelines": document.pipelines})
+        log("pipelines", names=",".join(pipeline.name for pipeline in document.pipelines))
+        await self._pipelines.update(document.pipelines)
+
+    async def stop(self, grace: float = 30.0) -> None:
+        """Refuse new requests, finish those that are here within `grace` seconds, hang up."""
+        await self._health.enter_graceful_shutdown()
+        if self._server is not None:
+            await self._server.stop(grace)
+        await self._pipelines.update(())
+        if self._telling is not None:
+            await asyncio.gather(self._telling, return_exceptions=True)
+
+    def _bind(self, server: grpc.aio.Server) -> None:
+        host = self.document.listen.rpartition(":")[0]
+        try:
+            port = server.add_insecure_port(self.document.listen)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise RouterError(
+                f"{self.document.listen} cannot be bound: it is in use, or not an address of "
+                "this machine"
+            )
+        self.address = f"{host}:{port}"
+
+    def _readiness_changed(self) -> None:
+        if (ready := self._pipelines.ready) != self._ready:
+            self._ready = ready
+            log("ready" if ready else "not_ready", model=self.document.model)
+            self._telling = asyncio.create_task(self._tell_health(ready))
+
+    async def _tell_health(self, ready: bool) -> None:
+        status = _HEALTH.SERVING if ready else _HEALTH.NOT_SERVING
+        for name in ("", SERVICE, self.document.model):
+            await self._health.set(name, status)
