@@ -77,6 +77,13 @@ class Client:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = GRPCInferenceServiceStub(channel)
+        # The same on the wire as a stream of one request. As a stream, grpc.aio reports INTERNAL
+        # in place of the server's status when that comes before the request is written.
+        self._stream_of_one = channel.unary_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=oip.ModelInferRequest.SerializeToString,
+            response_deserializer=oip.ModelStreamInferResponse.FromString,
+        )
 
     async def the_model(self, name: str | None) -> str:
         """`name`, or without one the only model that the server has."""
@@ -111,13 +118,8 @@ class Client:
 
     async def stream(self, request: Any, seconds: float | None) -> AsyncIterator[list[Tensor]]:
         """One request, its responses as they come. NoStream when the server has no such call."""
-
-        async def requests() -> AsyncIterator[Any]:
-            yield request
-
-        call = self._stub.ModelStreamInfer(requests(), timeout=seconds)
         try:
-            async for response in call:
+            async for response in self._stream_of_one(request, timeout=seconds):
                 if response.error_message:
                     raise Failure(response.error_message)
                 yield outputs(response.infer_response)

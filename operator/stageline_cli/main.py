@@ -6,6 +6,7 @@ must come at once.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from importlib.metadata import version
@@ -60,6 +61,7 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed with a sentence, 2 wrong usage."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # any text, any terminal
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its core writes to stderr as it pleases
     try:
         app()
     except Failure as failure:

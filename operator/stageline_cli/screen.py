@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol, Self
@@ -28,6 +29,7 @@ _HEADINGS = (
     "pipeline", "stage", "layers", "state", "loaded", "batches", "compute", "hop", "transport",
     "restarts", "message",
 )  # fmt: skip
+_PROGRESS = re.compile(r"[\d.]+( \w+)? of [\d.]+ \w+")
 _LEFT = frozenset({"pipeline", "stage", "layers", "state", "transport", "message"})
 
 
@@ -95,8 +97,9 @@ class Lines:
     def show(self, view: View) -> None:
         """Print what is new."""
         for key, line in lines(view):
-            if self._last.get(key) != line:
-                self._last[key] = line
+            what = _PROGRESS.sub("", line)
+            if self._last.get(key) != what:
+                self._last[key] = what
                 self.say(line)
 
     def say(self, line: str) -> None:

@@ -15,6 +15,12 @@ from stageline_local.process import ProcessSpec
 
 _LAUNCH = Path(__file__).with_name("launch.py")
 _TAIL_BYTES = 16 << 10
+# What the process wrote last has nothing to do with these.
+_FROM_OUTSIDE = {
+    128 + signal.SIGKILL: "killed by SIGKILL (by hand, or by the system for want of memory)",
+    128 + signal.SIGTERM: "killed by SIGTERM",
+    128 + signal.SIGINT: "killed by SIGINT",
+}
 KERNEL_KILLS_ORPHANS = sys.platform == "linux"
 
 
@@ -79,12 +85,13 @@ class Child:
 
     def reason(self, exit_code: int) -> str:
         """Why the process ended: the last line it wrote, or the signal, or the exit code."""
-        line = last_line(self._log, self._log_start)
-        if exit_code > 128:
-            name = _signal_name(exit_code - 128)
-            return f"killed by {name}" + (f" after: {line}" if line else "")
         if exit_code == 0:
             return "ended by itself (exit code 0)"
+        if exit_code in _FROM_OUTSIDE:
+            return _FROM_OUTSIDE[exit_code]
+        line = last_line(self._log, self._log_start)
+        if exit_code > 128:
+            return f"killed by {_signal_name(exit_code - 128)}" + (f": {line}" if line else "")
         return line or f"ended with exit code {exit_code} and no word"
 
 

@@ -99,16 +99,17 @@ class Supervisor:
             await runtime.stop(*(pipeline.process(stage) for pipeline in layout.pipelines))
 
     def _view(self) -> View:
-        gone = {name: replace(seen, phase=Phase.ENDED) for name, seen in self._seen.items()}
-        self._seen = gone | self._runtime.observe()
+        gone = {name: replace(last, phase=Phase.ENDED) for name, last in self._seen.items()}
+        seen = gone | self._runtime.observe()
         return view(
-            self._layout, self._reports, self._seen, self._proven, router_ready=self._router_ready
+            self._layout, self._reports, seen, self._proven, router_ready=self._router_ready
         )
 
     def _judge(self, process: str) -> None:
         """A process has changed: go on with it, or end everything?"""
         self._changed.set()
-        reason = hopeless(self._runtime.observe(), self._proven)
+        self._seen |= self._runtime.observe()
+        reason = hopeless(self._seen, self._proven)
         if reason and not self._end.is_set():
             self._gave_up = reason
             self._end.set()

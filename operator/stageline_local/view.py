@@ -84,8 +84,8 @@ def view(
     `proven` names the processes that have been up at some time.
     """
     rows = [row for pipeline in layout.pipelines for row in _rows(pipeline, reports, seen, proven)]
-    rows.append(_router_row(layout, seen, router_ready=router_ready))
-    lines = tuple(_line(pipeline.name, reports) for pipeline in layout.pipelines)
+    rows.append(_router_row(layout, seen, proven, router_ready=router_ready))
+    lines = tuple(_line(pipeline, reports, seen) for pipeline in layout.pipelines)
     infos = (report.info for report in reports.values() if report and report.HasField("info"))
     return View(
         rows=tuple(rows),
@@ -136,7 +136,7 @@ def _rows(
             layers=f"{first}-{end - 1}",
             state=_unreported(process, unheard=document.stage > 0 and name in proven),
             restarts=process.restarts,
-            message=process.error,
+            message=_last_words(process, proven),
         )
         rows.append(_reported(row, worker) if worker and process.phase is Phase.RUNNING else row)
     return rows
@@ -162,14 +162,22 @@ def _reported(row: Row, worker: Any) -> Row:
     )
 
 
-def _router_row(layout: Layout, seen: Mapping[str, Observation], *, router_ready: bool) -> Row:
+def _router_row(
+    layout: Layout, seen: Mapping[str, Observation], proven: Set[str], *, router_ready: bool
+) -> Row:
     name = layout.router_process
     process = seen.get(name, Observation(name, Phase.ENDED))
     state = _unreported(process, unheard=False)
     if process.phase is Phase.RUNNING and router_ready:
         state = "ready"
-    message = "" if state == "ready" else process.error
+    message = "" if state == "ready" else _last_words(process, proven)
     return Row(name, "", "router", "", state, process.restarts, message=message)
+
+
+def _last_words(process: Observation, proven: Set[str]) -> str:
+    """Why it died last; an end in order of what was up has no such reason."""
+    ending = process.phase in (Phase.STOPPING, Phase.ENDED)
+    return "" if ending and process.name in proven else process.error
 
 
 def _unreported(process: Observation, *, unheard: bool) -> str:
@@ -185,11 +193,16 @@ def _unreported(process: Observation, *, unheard: bool) -> str:
             return "stopped"
 
 
-def _line(name: str, reports: Mapping[str, Any]) -> PipelineLine:
-    report = reports.get(name)
+def _line(
+    pipeline: Pipeline, reports: Mapping[str, Any], seen: Mapping[str, Observation]
+) -> PipelineLine:
+    leader, report = seen.get(pipeline.process(0)), reports.get(pipeline.name)
+    if leader and leader.phase is Phase.ENDED:
+        return PipelineLine(pipeline.name, "stopped", "")
     if report is None:
-        return PipelineLine(name, "waiting", "for its leader, stage 0")
-    return PipelineLine(name, _PIPELINE_STATES.get(report.state, "waiting"), report.message)
+        return PipelineLine(pipeline.name, "waiting", "for its leader, stage 0")
+    state = _PIPELINE_STATES.get(report.state, "waiting")
+    return PipelineLine(pipeline.name, state, report.message)
 
 
 def _workers(report: Any) -> dict[int, Any]:

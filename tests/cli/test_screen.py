@@ -22,7 +22,7 @@ def moment(one, *, router_ready=False, **seen):
     return view(LAYOUT, {"m-0": one}, observed, frozenset(), router_ready=router_ready)
 
 
-LOADING = moment(report(v1.WAITING, [v1.LOADED, v1.LOADING], "for stage 1 to load"))
+LOADING = moment(report(v1.WAITING, [v1.LOADED, v1.LOADING], "stage 1 has 3 of 8.5 MiB"))
 SERVING = moment(report(v1.READY, [v1.SERVING, v1.SERVING]), router_ready=True)
 
 
@@ -61,7 +61,7 @@ def test_table_has_a_row_for_each_process():
 
 
 def test_table_says_what_a_pipeline_waits_for():
-    assert "m-0 is waiting: for stage 1 to load" in printed(LOADING)
+    assert "m-0 is waiting: stage 1 has 3 of 8.5 MiB" in printed(LOADING)
     assert not any("m-0 is" in line for line in printed(SERVING))
 
 
@@ -78,10 +78,10 @@ def test_lines_come_on_change_only(capsys):
         "m-0 stage 0  layers 0-1  loaded  50 B of 100 B  grpc",
         "m-0 stage 1  layers 2-4  loading  grpc",
         "router  starting",
-        "m-0  waiting  for stage 1 to load",
+        "m-0  waiting  stage 1 has 3 of 8.5 MiB",
     ]
     lines.show(LOADING)
-    more = report(v1.WAITING, [v1.LOADED, v1.LOADING], "for stage 1 to load")
+    more = report(v1.WAITING, [v1.LOADED, v1.LOADING], "stage 1 has 900 KiB of 8.5 MiB")
     more.stages[1].loaded_bytes = 99
     more.stages[0].microbatches = 1000
     lines.show(moment(more))

@@ -16,6 +16,7 @@ from stageline_local.restarts import Restart, RestartPolicy
 from stageline_local.runtime import Runtime, difference
 from support.processes import alive, environment, processes_marked, until, written
 
+KILLED = "killed by SIGKILL (by hand, or by the system for want of memory)"
 FAST = RestartPolicy(first_delay=0.02, max_delay=0.1)
 SLEEP = "import time; time.sleep(600)"
 DEAF = """
@@ -47,7 +48,7 @@ async def test_killed_process_is_restarted_and_the_signal_told(tmp_path):
         os.kill(first.pid, signal.SIGKILL)
         second = await running(runtime, restarts=1)
         assert second.pid != first.pid
-        assert (second.exit_code, second.error) == (137, "killed by SIGKILL")
+        assert (second.exit_code, second.error) == (137, KILLED)
 
 
 async def test_last_line_is_the_reason_and_logs_span_lives(tmp_path):
@@ -76,7 +77,15 @@ async def test_reason_comes_from_the_last_life_only(tmp_path):
     """
     async with Runtime() as runtime:
         runtime.keep([python(tmp_path, code)])
-        await until(lambda: runtime.observe()["a"].error == "killed by SIGKILL")
+        await until(lambda: runtime.observe()["a"].error == KILLED)
+
+
+async def test_crash_tells_its_signal_and_what_was_written_last(tmp_path):
+    code = "import os; print('out of tensors', flush=True); os.abort()"
+    async with Runtime() as runtime:
+        runtime.keep([python(tmp_path, code)])
+        seen = await until(lambda: (s := runtime.observe()["a"]).failures and s)
+        assert (seen.exit_code, seen.error) == (134, "killed by SIGABRT: out of tensors")
 
 
 async def test_log_of_an_earlier_run_is_gone(tmp_path):

@@ -65,8 +65,8 @@ def test_ready_needs_ring_and_router(state, router_ready, ready):
     [
         (Phase.WAITING, 1, "restarting"),
         (Phase.WAITING, 0, "starting"),
-        (Phase.STOPPING, 0, "stopping"),
-        (Phase.ENDED, 0, "stopped"),
+        (Phase.STOPPING, 1, "stopping"),
+        (Phase.ENDED, 3, "stopped"),
     ],
 )
 def test_runtime_tells_where_there_is_no_worker(phase, restarts, state):
@@ -75,6 +75,13 @@ def test_runtime_tells_where_there_is_no_worker(phase, restarts, state):
     assert states(shown)[:3] == ["loaded", state, "loaded"]
     assert shown.rows[1].message == "killed by SIGKILL"
     assert shown.rows[1].restarts == restarts
+
+
+def test_end_in_order_has_no_reason_though_there_was_a_death_before():
+    process = {"phase": Phase.ENDED, "restarts": 1, "error": "killed by SIGKILL"}
+    shown = look({"m-0": None}, seen(stage_0=process), proven=NAMES)
+    assert (shown.rows[0].state, shown.rows[0].message) == ("stopped", "")
+    assert (shown.pipelines[0].state, shown.pipelines[0].message) == ("stopped", "")
 
 
 def test_reason_of_a_death_stays_until_the_successor_is_up():

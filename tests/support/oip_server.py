@@ -27,7 +27,7 @@ class Oip(GRPCInferenceServiceServicer):
     """`answer(request)` is the answer of ModelInfer, `pieces` are the texts that are streamed.
 
     None for `models`, `answer` or `pieces`: the server has no such call. An exception is what the
-    server refuses with. FOREVER waits for the client to give up.
+    server refuses with. FOREVER waits until the client gives up; `given_up`: a stream has ended.
     """
 
     def __init__(self, models=("m",), inputs=(), answer=None, pieces=None):
@@ -56,27 +56,30 @@ class Oip(GRPCInferenceServiceServicer):
         if isinstance(self.answer, Exception):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(self.answer))
         if self.answer is FOREVER:
-            self._wait(context)
+            wait_for_the_end(context)
         return self.answer(request)
 
     def ModelStreamInfer(self, requests, context):
         if self.pieces is None:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "no streams here")
+        context.add_callback(self.given_up.set)
         for request in requests:
             self.requests.append(request)
             for piece in self.pieces:
                 if piece is FOREVER:
-                    self._wait(context)
+                    wait_for_the_end(context)
                 elif isinstance(piece, Exception):
                     yield oip.ModelStreamInferResponse(error_message=str(piece))
                 else:
                     response = text_response(request, piece) if isinstance(piece, str) else piece
                     yield oip.ModelStreamInferResponse(infer_response=response)
 
-    def _wait(self, context):
-        ended = threading.Event()
-        if not context.add_callback(ended.set) or ended.wait(30):
-            self.given_up.set()
+
+def wait_for_the_end(context):
+    """Until the client has given up."""
+    ended = threading.Event()
+    if context.add_callback(ended.set):
+        ended.wait()
 
 
 def text_response(request, *texts):
