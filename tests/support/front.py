@@ -1,0 +1,84 @@
+"""A router in front of real stages, for clients that know nothing of Stageline.
+
+    with front_door(checkpoint("bert"), [2, 2, 2]) as front:
+        with tritonclient.grpc.InferenceServerClient(front.address) as client: ...
+
+Router and workers run in this process, the router's loop in a thread of its own. Every byte still
+passes over sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stageline_api.documents import PipelineAddress, RouterDocument
+from stageline_router.server import RouterServer
+from support.pipeline import Pipeline, local_pipeline
+
+
+@dataclass(frozen=True)
+class Front:
+    """Where the router listens, what it serves, and what is behind it."""
+
+    address: str
+    model: str
+    pipelines: tuple[Pipeline, ...]
+    server: RouterServer
+    loop: asyncio.AbstractEventLoop
+
+    def run(self, coroutine, seconds: float = 30.0):
+        """Run a coroutine of the router in its own loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(seconds)
+
+
+def router_document(uri, leaders: Sequence[str], **fields: object) -> RouterDocument:
+    """A document for these leaders, on a port that the router picks."""
+    pipelines = [
+        PipelineAddress(name=f"model-{i}", leader=leader) for i, leader in enumerate(leaders)
+    ]
+    values = {"model": "model", "uri": str(uri), "listen": "127.0.0.1:0", **fields}
+    return RouterDocument.model_validate({**values, "pipelines": pipelines})
+
+
+@contextmanager
+def router(document: RouterDocument, pipelines: Sequence[Pipeline] = ()) -> Iterator[Front]:
+    """A router alone, started in a thread; drained and stopped afterwards."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="router-loop")
+    thread.start()
+
+    async def start() -> RouterServer:
+        server = RouterServer(document)
+        await server.start()
+        return server
+
+    try:
+        server = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+        try:
+            yield Front(server.address, document.model, tuple(pipelines), server, loop)
+        finally:
+            asyncio.run_coroutine_threadsafe(server.stop(grace=5), loop).result(30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+        loop.close()
+
+
+@contextmanager
+def front_door(
+    folder: str | Path, partition: Sequence[int], replicas: int = 1, **fields: object
+) -> Iterator[Front]:
+    """Pipelines of this checkpoint, ready, with a router in front; fields of its document."""
+    with ExitStack() as stack:
+        pipelines = [
+            stack.enter_context(local_pipeline(folder, partition)) for _ in range(replicas)
+        ]
+        for pipeline in pipelines:
+            pipeline.wait_ready()
+        document = router_document(folder, [p.leader for p in pipelines], **fields)
+        yield stack.enter_context(router(document, pipelines))
