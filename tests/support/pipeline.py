@@ -87,11 +87,13 @@ class Pipeline:
 
     def wait_ready(self, seconds: float = _SECONDS, sessions: int = 1) -> pb.PipelineReport:
         """Wait until the ring turns in its `sessions`th session or a later one."""
-        return self.wait_until(
-            lambda report: report.state == pb.READY and report.sessions >= sessions,
-            f"session {sessions} of the ring",
-            seconds,
-        )
+
+        def turns(report: pb.PipelineReport) -> bool:
+            failed = [stage.error for stage in report.stages if stage.state == pb.FAILED]
+            assert not failed, f"the ring cannot turn: {failed[0]}"
+            return report.state == pb.READY and report.sessions >= sessions
+
+        return self.wait_until(turns, f"session {sessions} of the ring", seconds)
 
     def wait_until(
         self, condition: Callable[[pb.PipelineReport], bool], what: str, seconds: float = _SECONDS
@@ -118,11 +120,17 @@ class Pipeline:
 
 
 class LocalPipeline(Pipeline):
-    """Workers in this process."""
+    """Workers in this process; as a context it stops them, but starts none."""
 
     def __init__(self, documents: list[StageDocument], load: Load, timing: Timing) -> None:
         super().__init__(documents)
         self.workers = [WorkerServer(document, load, timing) for document in documents]
+
+    def __enter__(self) -> LocalPipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         for worker in self.workers:
@@ -200,12 +208,9 @@ def local_pipeline(
 ) -> Iterator[LocalPipeline]:
     """Workers of one pipeline in this process, started; stopped afterwards."""
     documents = stage_documents(checkpoint, partition, **document_fields)
-    pipeline = LocalPipeline(documents, load, timing)
-    pipeline.start()
-    try:
+    with LocalPipeline(documents, load, timing) as pipeline:
+        pipeline.start()
         yield pipeline
-    finally:
-        pipeline.stop()
 
 
 @contextmanager
@@ -217,7 +222,7 @@ def process_pipeline(
     timing: Timing = QUICK,
     **document_fields: object,
 ) -> Iterator[ProcessPipeline]:
-    """Workers of one pipeline as processes, started; ended afterwards, whatever state they are in."""
+    """Workers of one pipeline as processes, started; ended afterwards, whatever their state."""
     documents = stage_documents(checkpoint, partition, **document_fields)
     with tempfile.TemporaryDirectory() as folder:
         pipeline = ProcessPipeline(documents, load, timing, Path(folder))

@@ -6,7 +6,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from queue import SimpleQueue
-from types import TracebackType
 
 import grpc
 import torch
@@ -49,12 +48,7 @@ class Router:
     def __enter__(self) -> Router:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

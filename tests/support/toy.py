@@ -21,7 +21,7 @@ _PRIME = 1_000_003
 
 @dataclass
 class ToyStage:
-    """One stage of the toy. `delay` seconds of work a microbatch; `poison` is a token that fails."""
+    """One stage: `delay` seconds of work a microbatch; `poison` is a token that it fails on."""
 
     stage: int
     stages: int

@@ -30,8 +30,11 @@ def serve(document: StageDocument, load: Load = load_stage, timing: Timing | Non
     except WorkerError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    while not (failure := server.wait(0)) and not signal.sigtimedwait(signals, _POLL):
+    # Not sigtimedwait: continued after SIGSTOP past its timeout, it gives a signal nobody sent.
+    while not (failure := server.wait(_POLL)) and not signal.sigpending() & signals:
         pass
+    while signal.sigpending() & signals:
+        signal.sigwait(signals)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     server.stop()
     return 1 if failure else 0

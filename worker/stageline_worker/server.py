@@ -30,6 +30,9 @@ from stageline_worker.transport.grpc_inlet import GrpcTransport
 _STREAMS = 256  # each open stream holds a thread
 _ENDING = 5.0
 
+# transformers sets torch's default dtype, which is the whole process's, while it builds a model.
+_LOADING = threading.Lock()
+
 Progress = Callable[[int, int], None]
 Load = Callable[[StageDocument, Progress], StageModel]
 
@@ -38,15 +41,16 @@ def load_stage(document: StageDocument, progress: Progress) -> StageModel:
     """Load the document's layers of its checkpoint. Raises ModelError."""
     from stageline_worker.model import load  # transformers takes seconds; the port is bound before
 
-    return load(
-        document.uri,
-        layers=document.layers,
-        dtype=document.dtype,
-        device=document.device,
-        max_model_len=document.max_model_len,
-        max_sequences=document.max_sequences,
-        progress=progress,
-    )
+    with _LOADING:
+        return load(
+            document.uri,
+            layers=document.layers,
+            dtype=document.dtype,
+            device=document.device,
+            max_model_len=document.max_model_len,
+            max_sequences=document.max_sequences,
+            progress=progress,
+        )
 
 
 class WorkerError(Exception):
@@ -76,6 +80,7 @@ class WorkerServer:
         self._pool = ThreadPoolExecutor(_STREAMS, thread_name_prefix="grpc")
         self._server = self._make_server()
         self._over = threading.Event()
+        self._running = False
         self._error = ""
 
     @property
@@ -94,6 +99,7 @@ class WorkerServer:
                 f"stage {self.document.stage} cannot listen on {listen}: another process is there, "
                 "or it is no address of this host"
             )
+        self._running = True
         self._server.start()
         if self._leader is not None:
             self._leader.coordinator.start()
@@ -102,7 +108,11 @@ class WorkerServer:
         log("started", stage=self.document.stage, pipeline=self.document.pipeline, listen=listen)
 
     def stop(self) -> None:
-        """Leave the ring and end every thread. A leader first finishes what it has accepted."""
+        """Leave the ring and end every thread. A leader first finishes what it has accepted.
+        May be called twice, or without `start`."""
+        if not self._running:
+            return
+        self._running = False
         log("stopping", stage=self.document.stage)
         if self._facts.state != pb.FAILED:
             self._facts.update(state=pb.DRAINING)
@@ -133,19 +143,22 @@ class WorkerServer:
         return server
 
     def _turn(self) -> None:
-        stage = self.document.stage
-        self._facts.update(state=pb.LOADING)
+        stage, what = self.document.stage, "cannot load its layers"
         try:
+            self._facts.update(state=pb.LOADING)
             model = self._load(self.document, self._progress)
-        except Exception as error:  # the leader must hear why before this process ends
-            self._error = f"stage {stage} cannot load its layers: {error or type(error).__name__}"
-            log("load_failed", stage=stage, reason=self._error)
-            self._facts.update(state=pb.FAILED, error=self._error)
-            self._over.set()
-            return
-        self._loaded(model)
-        runner = Runner(stage, self.document.stages, model, self._member, self._facts)
-        runner.run(self._leader.desk if self._leader is not None else None)
+            self._loaded(model)
+            what = "cannot go on"
+            runner = Runner(stage, self.document.stages, model, self._member, self._facts)
+            runner.run(self._leader.desk if self._leader is not None else None)
+        except Exception as error:  # whatever it is, the leader must hear of it before the end
+            self._fail(f"stage {stage} {what}: {str(error) or type(error).__name__}")
+
+    def _fail(self, sentence: str) -> None:
+        self._error = sentence
+        log("failed", stage=self.document.stage, reason=sentence)
+        self._facts.update(state=pb.FAILED, error=sentence)
+        self._over.set()
 
     def _loaded(self, model: StageModel) -> None:
         if self._leader is not None:

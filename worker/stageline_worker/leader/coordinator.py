@@ -37,7 +37,8 @@ _LOADING = {
     pb.FAILED: Loading.FAILED,
 }
 Event = Callable[[float], list[Action]]
-Mail = SimpleQueue["pb.LeaderMessage | None"]
+Mail = SimpleQueue["pb.LeaderMessage | str | None"]
+"""What goes to one worker; a sentence refuses it, None hangs up."""
 
 
 class Coordinator:
@@ -76,9 +77,13 @@ class Coordinator:
         return None
 
     def attach(self, report: pb.WorkerReport, mail: Mail) -> None:
-        """A worker is here; what the leader tells it goes into `mail`, None hangs up."""
+        """A worker is here; what the leader tells it goes into `mail`."""
 
         def event(now: float) -> list[Action]:
+            if reason := self._sessions.occupied(report.stage, report.incarnation, now):
+                log("attach_refused", stage=report.stage, host=report.host, reason=reason)
+                mail.put(reason)
+                return []
             before = self._mail.pop(report.stage, None)
             actions = self._sessions.attach(report.stage, report.incarnation, now)
             if before is not None:
@@ -90,11 +95,17 @@ class Coordinator:
         self._events.put(event)
         self.heard(report)
 
+    def refuse(self, report: pb.WorkerReport, reason: str) -> None:
+        """A worker was not let in: say so where people look."""
+        log("attach_refused", stage=report.stage, host=report.host, reason=reason)
+        self._events.put(lambda now: self._sessions.refuse(report.stage, reason))
+
     def heard(self, report: pb.WorkerReport) -> None:
         """A worker's report came."""
-        self._board.stage(report)
 
         def event(now: float) -> list[Action]:
+            if self._mail.get(report.stage, (0, None))[0] == report.incarnation:
+                self._board.stage(report)
             heard = Heard(
                 _LOADING.get(report.state, Loading.STARTING),
                 report.last_sequence if report.session == self._sessions.session else 0,
@@ -128,7 +139,7 @@ class Coordinator:
     def drain(self) -> None:
         """Accept nothing, finish what can be finished in time, end the session."""
         self._desk.drain()
-        self._events.put(self._begin_drain)
+        self._events.put(lambda now: self._sessions.drain(now))
         deadline = time.monotonic() + self._drain_seconds
         while self._desk.pending and self._sessions.session and time.monotonic() < deadline:
             time.sleep(_TICK)
@@ -138,10 +149,6 @@ class Coordinator:
         self._events.put(None)
         self._thread.join(2.0)
         self._desk.abandon(f"{self._document.pipeline} is stopping")
-
-    def _begin_drain(self, now: float) -> list[Action]:
-        self._sessions.drain()
-        return []
 
     def _run(self) -> None:
         while True:

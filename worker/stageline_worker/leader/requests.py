@@ -6,7 +6,6 @@ the work of others: a token id past the embedding ends a process on a GPU.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,13 +41,12 @@ class Field:
         kinds = (int,) if self.integer else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds) or not self._has(value):
             kind = "an integer" if self.integer else "a number"
-            raise BadRequest(
-                f"{self.name} is {value!r}; it must be {kind} from {self.low:g} to {self.high:g}"
-            )
+            wanted = f"{kind} from {self.low:g} to {self.high:g}"
+            raise BadRequest(f"{self.name} is {repr(value)[:40]}; it must be {wanted}")
         return value
 
     def _has(self, value: float) -> bool:
-        return math.isfinite(value) and self.low <= value <= self.high
+        return self.low <= value <= self.high  # NaN is in no range
 
 
 _MAX_TOKENS = Field("max_tokens", 16, 1, 2**31)

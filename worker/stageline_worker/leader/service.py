@@ -35,13 +35,18 @@ class ControlService(services.ControlServicer):  # type: ignore[misc]
         if not first.HasField("report"):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a control stream begins with a report")
         if reason := self._coordinator.objection(first.report):
+            self._coordinator.refuse(first.report, reason)
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, reason)
         mail: Mail = SimpleQueue()
         context.add_callback(lambda: mail.put(None))
+        yield pb.LeaderMessage()  # the worker knows now that it is attached
         self._coordinator.attach(first.report, mail)
         args = (request_iterator, first.report, mail)
         threading.Thread(target=self._read, args=args, name="attached", daemon=True).start()
-        yield from iter(mail.get, None)
+        while (message := mail.get()) is not None:
+            if isinstance(message, str):
+                context.abort(grpc.StatusCode.ALREADY_EXISTS, message)
+            yield message
 
     def _read(self, messages: Iterator[pb.WorkerMessage], who: pb.WorkerReport, mail: Mail) -> None:
         reason = "it has left"

@@ -95,10 +95,10 @@ class Runner:
         try:
             with torch.inference_mode():
                 result = self._model.forward(microbatch)
+            return microbatch_frame(self._kind, session, sequence, result)
         except Exception as error:  # data that no check foresaw must not end the stage
             said = f"stage {self._stage} failed on this microbatch: {_sentence(error)}"
             return error_frame(self._kind, session, sequence, said)
-        return microbatch_frame(self._kind, session, sequence, result)
 
 
 class _OutletError(LinkError):

@@ -100,6 +100,7 @@ class Sessions:
         self._peers: list[_Peer | None] = [None] * stages
         # Never reused: the leader's life in the upper half, a counter in the lower.
         self._next = (incarnation & 0xFFFFFFFF) << 32
+        self._refused: dict[int, str] = {}
         self._ready: set[int] = set()
         self._deadline = 0.0
         self._not_before = 0.0
@@ -115,15 +116,28 @@ class Sessions:
         return len(self._peers)
 
     def attach(self, stage: int, incarnation: int, now: float) -> list[Action]:
-        """A worker's control stream is here; it takes the place of one of the same stage."""
-        old = self._peers[stage]
+        """A worker's control stream is here; it takes the place of an earlier one."""
         actions: list[Action] = []
-        if old is not None and old.incarnation != incarnation:
-            actions = self._end(f"{self._stage(stage)} was started anew", now)
-        elif old is not None:
+        if self._peers[stage] is not None:
             actions = self._end(f"{self._stage(stage)} attached again", now)
         self._peers[stage] = _Peer(incarnation, now)
-        return actions + self._open(now)
+        self._refused.pop(stage, None)
+        return actions
+
+    def occupied(self, stage: int, incarnation: int, now: float) -> str:
+        """Why another life of a stage may not attach, a sentence: one that is alive has its place.
+
+        Without this, two workers of one stage would push each other out for ever.
+        """
+        peer = self._peers[stage]
+        if peer is None or peer.incarnation == incarnation or self._is_silent(peer, now):
+            return ""
+        return f"another worker is stage {stage}, it was heard {now - peer.at:.1f} s ago"
+
+    def refuse(self, stage: int, reason: str) -> list[Action]:
+        """A worker that said it was this stage may not attach."""
+        self._refused[stage] = reason
+        return []
 
     def heard(self, stage: int, incarnation: int, heard: Heard, now: float) -> list[Action]:
         """A report came."""
@@ -192,9 +206,10 @@ class Sessions:
             return self._end(self._late(), now)
         return self._open(now)
 
-    def drain(self) -> None:
-        """No session follows this one."""
-        self.phase = Phase.DRAINING
+    def drain(self, now: float) -> list[Action]:
+        """No session follows this one; one that is not ready yet ends at once."""
+        turning, self.phase = self.phase is Phase.READY, Phase.DRAINING
+        return [] if turning else self._end(f"{self._name} is draining", now)
 
     def end(self, reason: str, now: float) -> list[Action]:
         """The leader itself ends the session."""
@@ -236,7 +251,8 @@ class Sessions:
 
     def _lack(self, stage: int, peer: _Peer | None, now: float) -> str:
         if peer is None:
-            return f"stage {stage} is not there"
+            refused = self._refused.get(stage)
+            return f"stage {stage} is not there" + (f" ({refused})" if refused else "")
         heard = peer.heard
         if heard.loading is Loading.FAILED:
             return f"stage {stage} failed: {heard.error}"
@@ -245,9 +261,12 @@ class Sessions:
             return f"stage {stage} is loading: {done} of {total} MiB"
         if heard.loading is not Loading.LOADED:
             return f"stage {stage} is {heard.loading.value}"
-        if now - peer.at > 3 * self._timing.beat:
+        if self._is_silent(peer, now):
             return f"stage {stage} has said nothing for {now - peer.at:.1f} s"
         return ""
+
+    def _is_silent(self, peer: _Peer, now: float) -> bool:
+        return now - peer.at > 3 * self._timing.beat
 
     def _stage(self, stage: int) -> str:
         return f"stage {stage} of {self._name}"

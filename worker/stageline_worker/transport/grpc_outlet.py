@@ -35,7 +35,7 @@ class GrpcOutlet:
         self._is_welcome = False
         self._over = threading.Event()
         self._acknowledged = False
-        self._reason = f"{address} did not answer within {timeout:g} s"
+        self._reason = ""
         self._sent: dict[int, float] = {}
         self._hop_seconds = 0.0
         self._outgoing: SimpleQueue[Frame | None] = SimpleQueue()
@@ -44,9 +44,11 @@ class GrpcOutlet:
         self._call = stream(self._messages(), wait_for_ready=True)
         threading.Thread(target=self._read, name=f"outlet-{address}", daemon=True).start()
         self._outgoing.put(hello)
-        if not self._answered.wait(timeout) or not self._is_welcome:
+        in_time = self._answered.wait(timeout)
+        if not self._is_welcome:
             self.close()
-            raise LinkError(self._reason)
+            late = f"{address} did not answer within {timeout:g} s"
+            raise LinkError(self._reason if in_time else late)
 
     @property
     def hop_seconds(self) -> float:

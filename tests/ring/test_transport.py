@@ -1,0 +1,321 @@
+"""What every transport must do. A new one is added to `TRANSPORTS` and passes the same tests."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+import torch
+
+from stageline_wire import DATATYPES, Frame, Kind, decode, encode
+from stageline_worker.channel import SERVER_OPTIONS, open_channel
+from stageline_worker.tensors import DTYPES, from_view, to_view
+from stageline_worker.transport import (
+    Inlet,
+    LinkEnded,
+    LinkError,
+    LinkRefused,
+    Outlet,
+    Refusals,
+    Transport,
+)
+from stageline_worker.transport.grpc_inlet import GrpcTransport
+from support.pipeline import free_ports
+
+SESSION = 7
+SECONDS = 10.0
+
+
+@dataclass
+class Ends:
+    """A transport that listens, and what it was called with."""
+
+    transport: Transport
+    address: str
+    refusals: Refusals
+    die: Callable[[], None]
+    inlets: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    broken: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+
+    def link(self, session: int = SESSION) -> tuple[Outlet, Inlet]:
+        hello = Frame(Kind.HELLO, session)
+        outlet = self.transport.dial(self.address, hello, SECONDS, self.broken.put)
+        return outlet, self.inlets.get(timeout=SECONDS)
+
+
+@contextmanager
+def grpc_ends():
+    (port,) = free_ports(1)
+    inlets: queue.SimpleQueue = queue.SimpleQueue()
+
+    def accept(hello: Frame, inlet: Inlet) -> None:
+        if hello.session == 0:
+            raise LinkRefused("session 0 is none of ours")
+        inlets.put(inlet)
+
+    refusals = Refusals()
+    transport = GrpcTransport(accept, refusals)
+    pool = ThreadPoolExecutor(8)
+    server = grpc.server(pool, options=SERVER_OPTIONS, handlers=[transport.handler()])
+    address = f"127.0.0.1:{port}"
+    server.add_insecure_port(address)
+    server.start()
+    yield Ends(transport, address, refusals, lambda: server.stop(None), inlets)
+    server.stop(None).wait()
+    pool.shutdown()
+
+
+TRANSPORTS = {"grpc": grpc_ends}
+
+
+@pytest.fixture(params=TRANSPORTS)
+def ends(request):
+    with ExitStack() as stack:
+        found = stack.enter_context(TRANSPORTS[request.param]())
+        opened: list[Outlet] = []
+        dial = found.transport.dial
+
+        def remembering(*args):
+            opened.append(dial(*args))
+            return opened[-1]
+
+        found.transport.dial = remembering
+        yield found
+        for outlet in opened:
+            outlet.close()
+
+
+def microbatch(sequence, tensor=None, session=SESSION):
+    tensors = () if tensor is None else (to_view("x", tensor),)
+    return Frame(Kind.MICROBATCH, session, sequence, {}, tensors)
+
+
+def until(condition, what):
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come true in {SECONDS} s"
+        time.sleep(0.005)
+
+
+def test_frames_arrive_whole_and_in_order(ends):
+    outlet, inlet = ends.link()
+    sender = threading.Thread(
+        target=lambda: [outlet.send(microbatch(n, torch.full((n % 50,), n))) for n in range(300)]
+    )
+    sender.start()
+    for n in range(300):
+        frame = inlet.receive(SECONDS)
+        assert frame.sequence == n
+        assert from_view(frame.tensors[0]).tolist() == [n] * (n % 50)
+    sender.join()
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 2**20, 2**26], ids=lambda size: f"{size} B")
+def test_tensors_of_any_size_arrive(ends, size):
+    outlet, inlet = ends.link()
+    tensor = torch.arange(size, dtype=torch.int64).to(torch.uint8)
+    outlet.send(microbatch(1, tensor))
+    assert torch.equal(from_view(inlet.receive(SECONDS).tensors[0]), tensor)
+
+
+@pytest.mark.parametrize("name", DATATYPES)
+def test_every_datatype_arrives_bit_for_bit(ends, name):
+    outlet, inlet = ends.link()
+    raw = torch.arange(48, dtype=torch.uint8) * 5
+    bits = raw % 2 if name == "BOOL" else raw
+    tensor = bits.view(DTYPES[name]).reshape(2, 3, -1)
+    outlet.send(microbatch(1, tensor))
+    got = from_view(inlet.receive(SECONDS).tensors[0])
+    assert (got.dtype, got.shape) == (tensor.dtype, tensor.shape)
+    assert torch.equal(got.view(torch.uint8), tensor.view(torch.uint8))
+
+
+def test_a_slow_reader_holds_the_sender_back(ends):
+    outlet, inlet = ends.link()
+    sent: list[int] = []
+
+    def send_all():
+        for n in range(40):
+            outlet.send(microbatch(n))
+            sent.append(n)
+
+    sender = threading.Thread(target=send_all)
+    sender.start()
+    until(lambda: len(sent) >= 2, "the first sends")
+    most = 0
+    for n in range(40):
+        most = max(most, len(sent) - n)
+        # Given time, an unbounded sender would run far ahead.
+        until(lambda n=n: len(sent) > n, f"send {n}")
+        time.sleep(0.002)
+        assert inlet.receive(SECONDS).sequence == n
+    sender.join()
+    assert 2 <= most <= 5, f"{most} frames were on their way at once"
+
+
+def test_a_sender_that_waits_for_credit_is_let_go_when_the_link_is_closed(ends):
+    outlet, _ = ends.link()
+    failed = queue.SimpleQueue()
+
+    def send_until_it_fails():
+        try:
+            for n in range(100):
+                outlet.send(microbatch(n))
+        except LinkError as error:
+            failed.put(str(error))
+
+    sender = threading.Thread(target=send_until_it_fails)
+    sender.start()
+    outlet.close()
+    assert failed.get(timeout=SECONDS)
+    sender.join()
+    assert ends.broken.empty(), "a link that was closed here was called broken"
+
+
+def test_end_is_acknowledged_only_when_all_was_received(ends):
+    outlet, inlet = ends.link()
+    for n in range(3):
+        outlet.send(microbatch(n))
+    assert outlet.finish(SECONDS)
+    assert [inlet.receive(SECONDS).sequence for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(LinkEnded):
+        inlet.receive(SECONDS)
+    with pytest.raises(LinkEnded):
+        inlet.receive(SECONDS)
+    outlet.close()
+    assert ends.broken.empty(), "an orderly end was called broken"
+
+
+def test_an_end_without_END_is_a_failure_at_the_receiver(ends):
+    outlet, inlet = ends.link()
+    outlet.send(microbatch(1))
+    assert inlet.receive(SECONDS).sequence == 1
+    outlet.close()
+    with pytest.raises(LinkError) as error:
+        inlet.receive(SECONDS)
+    assert not isinstance(error.value, LinkEnded)
+
+
+def test_the_death_of_the_receiver_is_told_once_and_ends_sending(ends):
+    outlet, _ = ends.link()
+    ends.die()
+    assert ends.broken.get(timeout=SECONDS)
+    with pytest.raises(LinkError):
+        outlet.send(microbatch(1))
+    assert not outlet.finish(SECONDS)
+    assert ends.broken.empty()
+
+
+def test_closing_the_inlet_breaks_the_link_with_its_reason(ends):
+    _, inlet = ends.link()
+    inlet.close("the session is over")
+    assert "the session is over" in ends.broken.get(timeout=SECONDS)
+    with pytest.raises(LinkError, match="the session is over"):
+        inlet.receive(SECONDS)
+
+
+def test_a_receiver_that_waits_is_woken(ends):
+    _, inlet = ends.link()
+    got = queue.SimpleQueue()
+    waiting = threading.Thread(target=lambda: got.put(inlet.receive()))
+    waiting.start()
+    inlet.wake()
+    assert got.get(timeout=SECONDS) is None
+    waiting.join()
+    assert inlet.receive(0) is None
+    assert inlet.receive(0.01) is None
+
+
+def test_a_refused_link_says_why(ends):
+    with pytest.raises(LinkError, match="session 0 is none of ours"):
+        ends.link(session=0)
+    assert ends.refusals.count == 1
+
+
+def test_a_dial_to_nobody_ends_at_its_deadline(ends):
+    (port,) = free_ports(1)
+    began = time.monotonic()
+    with pytest.raises(LinkError, match=r"did not answer within 0\.2 s"):
+        ends.transport.dial(f"127.0.0.1:{port}", Frame(Kind.HELLO, 1), 0.2, ends.broken.put)
+    assert time.monotonic() - began < SECONDS
+
+
+def test_frames_of_another_session_are_dropped_and_counted(ends):
+    outlet, inlet = ends.link()
+    outlet.send(microbatch(1, session=SESSION - 1))
+    outlet.send(microbatch(2))
+    assert inlet.receive(SECONDS).sequence == 2
+    assert ends.refusals.count == 1
+
+
+def test_the_hop_is_measured(ends):
+    outlet, inlet = ends.link()
+    for n in range(8):
+        outlet.send(microbatch(n))
+        inlet.receive(SECONDS)
+    until(lambda: outlet.hop_seconds > 0, "a measurement")
+    assert outlet.hop_seconds < 1.0
+
+
+def bad_first_messages():
+    good = b"".join(encode(Frame(Kind.HELLO, SESSION)))
+    return {
+        "empty": b"",
+        "truncated": good[:-1] + b"",
+        "noise": b"GET / HTTP/1.1\r\n\r\n" * 5,
+        "no HELLO": b"".join(encode(microbatch(1))),
+        "absurd length": good[:32] + b"\xff" * 8 + good[40:],
+    }
+
+
+@pytest.mark.parametrize("what", bad_first_messages())
+def test_a_strangers_bad_frame_ends_only_its_own_stream(ends, what):
+    outlet, inlet = ends.link()
+    with open_channel(ends.address) as channel:
+        call = channel.stream_stream("/stageline.v1.Relay/Link")(iter([bad_first_messages()[what]]))
+        with pytest.raises(grpc.RpcError) as error:
+            next(call)
+    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert error.value.details()
+    assert ends.refusals.count == 1
+    outlet.send(microbatch(1))
+    assert inlet.receive(SECONDS).sequence == 1, "the good link is harmed"
+
+
+@pytest.mark.parametrize(
+    "message", [b"x" * 100, b"".join(encode(Frame(Kind.GENERATE, SESSION))), b""]
+)
+def test_a_bad_frame_on_a_link_breaks_it_and_is_counted(ends, message):
+    requests = queue.SimpleQueue()
+    with open_channel(ends.address) as channel:
+        stream = channel.stream_stream("/stageline.v1.Relay/Link")
+        call = stream(iter(requests.get, None))
+        requests.put(b"".join(encode(Frame(Kind.HELLO, SESSION))))
+        assert decode(next(call)).kind is Kind.WELCOME
+        requests.put(message)
+        with pytest.raises(LinkError):
+            ends.inlets.get(timeout=SECONDS).receive(SECONDS)
+        assert ends.refusals.count == 1
+        with pytest.raises(grpc.RpcError):
+            next(call)
+        requests.put(None)
+
+
+def test_a_sender_that_ignores_its_credits_is_cut_off(ends):
+    hello = b"".join(encode(Frame(Kind.HELLO, SESSION)))
+    flood = [b"".join(encode(microbatch(n))) for n in range(50)]
+    with open_channel(ends.address) as channel:
+        call = channel.stream_stream("/stageline.v1.Relay/Link")(iter([hello, *flood]))
+        with pytest.raises(grpc.RpcError, match="more frames than its 4 credits"):
+            list(call)
+    inlet = ends.inlets.get(timeout=SECONDS)
+    taken = iter(lambda: inlet.receive(SECONDS), None)
+    got = []
+    with pytest.raises(LinkError, match="credits"):
+        got.extend(taken)
+    assert len(got) <= 4
