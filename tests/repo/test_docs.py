@@ -1,0 +1,63 @@
+"""What the documents say is held against what there is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stageline_api.manifest import read_manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    page
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
+    if ".venv" not in page.parts
+)
+MANIFESTS = sorted([*ROOT.glob("manifests/samples/*.yaml"), *ROOT.glob("examples/*.yaml")])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
+def test_every_manifest_is_valid(manifest):
+    assert read_manifest(manifest.read_text(), manifest.name).metadata.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_manifest_in_a_page_is_valid(page):
+    for block in blocks(page, "yaml"):
+        if yaml.safe_load(block).get("kind") == "PipelineDeployment":
+            read_manifest(block, page.name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_make_target_in_a_page_exists(page):
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for target in re.findall(r"`make ([a-z0-9-]+)`|^make ([a-z0-9-]+)", page.read_text(), re.M):
+        name = "".join(target)
+        assert name in targets, f"{page.name} names make {name}, which the Makefile does not have"
+
+
+def test_every_command_in_the_readme_has_the_options_it_is_shown_with():
+    shown = "".join(blocks(ROOT / "README.md", "console") + blocks(ROOT / "README.md", "sh"))
+    for command, rest in re.findall(r"^\$? ?(?:\.venv/bin/)?stageline (\w+)(.*)$", shown, re.M):
+        told = subprocess.run(
+            [sys.executable, "-m", "stageline_cli.main", command, "--help"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert told.returncode == 0, f"README shows stageline {command}: {told.stderr}"
+        for option in re.findall(r"(?<=\s)(--?[a-z][a-z-]*)", rest):
+            assert option in told.stdout, f"stageline {command} has no option {option}"
