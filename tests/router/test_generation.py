@@ -138,8 +138,7 @@ def test_many_requests_on_one_stream_keep_their_own_text(stream):
 
 
 def test_a_client_may_ask_for_an_empty_last_response(stream):
-    options = {"max_tokens": 4, "triton_enable_empty_final_response": True}
-    stream.ask(PROMPT, "one", parameters=options)
+    stream.ask(PROMPT, "one", parameters={"max_tokens": 4}, enable_empty_final_response=True)
     (results,) = stream.collect(1).values()
     assert not results[-1].get_response().outputs
     assert all(result.get_response().outputs for result in results[:-1])

@@ -10,8 +10,8 @@ passes over sockets.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,25 +48,29 @@ def router_document(uri, leaders: Sequence[str], **fields: object) -> RouterDocu
 @contextmanager
 def router(document: RouterDocument, pipelines: Sequence[Pipeline] = ()) -> Iterator[Front]:
     """A router alone, started in a thread; drained and stopped afterwards."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="router-loop")
-    thread.start()
+    started: Future[Front] = Future()
+    stopped = asyncio.Event()
 
-    async def start() -> RouterServer:
+    async def serve() -> None:
         server = RouterServer(document)
-        await server.start()
-        return server
-
-    try:
-        server = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
         try:
-            yield Front(server.address, document.model, tuple(pipelines), server, loop)
+            await server.start()
+        except Exception as error:  # whoever waits for the start must hear of it
+            started.set_exception(error)
+            return
+        loop = asyncio.get_running_loop()
+        started.set_result(Front(server.address, document.model, tuple(pipelines), server, loop))
+        await stopped.wait()
+        await server.stop(grace=5)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="router") as thread:
+        ended = thread.submit(asyncio.run, serve())
+        front = started.result(30)
+        try:
+            yield front
         finally:
-            asyncio.run_coroutine_threadsafe(server.stop(grace=5), loop).result(30)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(30)
-        loop.close()
+            front.loop.call_soon_threadsafe(stopped.set)
+            ended.result(30)
 
 
 @contextmanager

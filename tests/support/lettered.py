@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -18,7 +19,7 @@ def lettered(name: str = "llama") -> Path:
     """A folder with the checkpoint's files and a tokenizer.json."""
     folder = Path(mkdtemp(prefix=f"stageline-{name}-"))
     for file in checkpoint(name).iterdir():
-        (folder / file.name).symlink_to(file)
+        shutil.copy(file, folder)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = {"<pad>": 0, "<s>": 1, "</s>": 2}
     vocabulary = special | {letter: FIRST_BYTE + i for i, letter in enumerate(letters)}

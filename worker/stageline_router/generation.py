@@ -78,7 +78,7 @@ def _sampling(options: GenerationOptions) -> dict[str, object]:
     return {
         "max_tokens": options.max_tokens,
         "temperature": options.temperature,
-        "top_k": options.top_k,
+        "top_k": max(options.top_k, 0),
         "top_p": options.top_p,
         "seed": seed,
         "stop_token_ids": list(options.stop_token_ids),
