@@ -12,7 +12,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from stageline.oip import grpc_service_pb2 as oip
 from stageline_router.errors import Invalid
@@ -56,10 +63,12 @@ class GenerationOptions(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_flag_is_a_number(cls, value: Any, info: Any) -> Any:
-        annotation = cls.model_fields[info.field_name].annotation
+    def _flags_and_numbers_differ(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name or ""].annotation
         if isinstance(value, bool) and annotation in (int, float, int | None):
             raise ValueError("it must be a number")
+        if annotation in (bool, bool | None) and not isinstance(value, bool | None):
+            raise ValueError("it must be true or false")
         return value
 
     @field_validator("stop", mode="before")

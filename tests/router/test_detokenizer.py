@@ -1,0 +1,110 @@
+"""Streams of text: the deltas are the whole text, and no character is ever split."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Library
+from tokenizers import decoders, models, pre_tokenizers
+
+from stageline_router.text import Detokenizer, Tokenizer
+
+
+def byte_level() -> Tokenizer:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Library(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return Tokenizer(tokenizer)
+
+
+def words() -> Tokenizer:
+    """Pieces whose text depends on what is before them: the first word has no space."""
+    pieces = ["▁", "▁the", "▁ring", "▁turn", "s", ".", "▁a", "é", "<end>"]
+    tokenizer = Library(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, "▁"))
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens(["<end>"])
+    return Tokenizer(tokenizer)
+
+
+BYTES = byte_level()
+IDS = {byte: BYTES.encode(chr(byte))[0] for byte in range(0x20, 0x7F)}
+ALL = list(range(256))
+
+
+def deltas(tokenizer: Tokenizer, tokens: list[int], stop: tuple[str, ...] = ()) -> list[str]:
+    detokenizer = Detokenizer(tokenizer, stop)
+    made = [detokenizer.push(token) for token in tokens]
+    return [*made, detokenizer.finish()]
+
+
+@given(st.text(max_size=40))
+@example("ünïcode 🚂🚃 e\u0301 \U0001f468\u200d\U0001f469\u200d\U0001f467")
+@example("a genuine \ufffd is text too")
+def test_a_text_comes_back_without_a_broken_character(text):
+    made = deltas(BYTES, BYTES.encode(text) if text else [])
+    assert "".join(made) == text
+    if "\ufffd" not in text:
+        assert not any("\ufffd" in delta for delta in made), f"a character was split: {made}"
+
+
+@given(st.lists(st.sampled_from(ALL), max_size=40))
+def test_whatever_bytes_come_the_deltas_are_the_decoded_whole(tokens):
+    assert "".join(deltas(BYTES, tokens)) == BYTES.decode(tokens)
+
+
+@given(st.lists(st.integers(0, 8), max_size=20))
+def test_pieces_keep_their_spaces(tokens):
+    assert "".join(deltas(words(), tokens)) == words().decode(tokens)
+
+
+@given(st.lists(st.sampled_from(ALL), min_size=20, max_size=60))
+def test_a_stream_never_stalls(tokens):
+    made = deltas(BYTES, tokens)
+    silent = max(map(len, "".join("x" if delta else " " for delta in made).split("x")))
+    assert silent <= 8, f"{silent} tokens in a row gave no text"
+
+
+def test_text_comes_as_soon_as_it_is_certain():
+    assert deltas(BYTES, BYTES.encode("ring")) == ["r", "i", "n", "g", ""]
+    assert deltas(BYTES, BYTES.encode("é!")) == ["", "é", "!", ""]
+
+
+@given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_a_stop_string_ends_the_text_where_it_begins(text, stop):
+    detokenizer = Detokenizer(BYTES, stop)
+    made = ""
+    for token in BYTES.encode(text) if text else []:
+        made += detokenizer.push(token)
+        if detokenizer.stopped:
+            break
+        assert not any(one in made for one in stop), "a stop string was shown"
+    made += detokenizer.finish()
+    # The stop that is complete first ends it; of several complete at once the earliest.
+    ends = [text.find(one) + len(one) for one in stop if one in text]
+    seen = text[: min(ends)] if ends else text
+    starts = [seen.find(one) for one in stop if one in seen]
+    assert made == (seen[: min(starts)] if ends else text)
+    assert detokenizer.stopped == bool(ends)
+
+
+@pytest.mark.parametrize("content", ["{", '{"model": 3}', ""])
+def test_a_damaged_tokenizer_is_a_sentence(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ValueError, match=r"tokenizer\.json is no tokenizer"):
+        Tokenizer.load(f"file://{tmp_path}")
+
+
+def test_a_folder_without_one_has_none(tmp_path):
+    assert Tokenizer.load(str(tmp_path)) is None
+
+
+def test_padding_and_truncation_of_the_file_are_off(tmp_path):
+    library = byte_level()._tokenizer
+    library.enable_truncation(4)
+    library.enable_padding(length=8)
+    library.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer.load(str(tmp_path))
+    assert tokenizer is not None
+    assert len(tokenizer.encode("sixsix")) == 6
