@@ -37,8 +37,9 @@ def test_a_killed_stage_is_named_and_the_others_keep_their_weights(stage):
             pipeline.kill(stage)
             failure = router.failure_of("long")
             assert failure.code == "UNAVAILABLE"
-            assert failure.message.startswith(f"stage {stage} of llama-0 is "), failure
-            assert failure.message.endswith("; 1 request ended")
+            assert failure.message == (
+                f"stage {stage} of llama-0 is gone: its control stream broke; 1 request ended"
+            )
             assert router.tokens["long"] == toy_tokens([1], 60, 3)[: len(router.tokens["long"])]
             pipeline.wait_until(
                 lambda r: r.message.startswith(f"stage {stage} is not there"), "the gap"

@@ -75,7 +75,7 @@ def test_no_session_while_a_stage_is_missing_or_loads_and_the_reason_is_said():
     [
         (lambda s, n: s.detach(1, 101, "its control stream broke", 5.0),
          "stage 1 of llama-0 is gone: its control stream broke"),
-        (lambda s, n: s.broken(n, 2, "its link from stage 1 broke (reset)", 5.0),
+        (lambda s, n: s.broken(n, 2, "its link from stage 1 broke (reset)", 4.9) + s.tick(5.0),
          "stage 2 of llama-0 is out of the ring: its link from stage 1 broke (reset)"),
         (lambda s, n: s.heard(1, 101, Heard(Loading.LEAVING), 5.0),
          "stage 1 of llama-0 is leaving"),
@@ -100,6 +100,24 @@ def test_the_breach_names_the_first_stage_that_did_not_pass_it_on():
             sessions.heard(stage, 100 + stage, Heard(Loading.LOADED, sequence), 1.0)
         (close,) = sessions.overdue(number, 9, 1.0, 2.0)
         assert close.reason.startswith(f"stage {named} of llama-0 hangs"), passed
+
+
+def test_a_broken_link_is_no_verdict_while_a_stage_may_turn_out_to_be_gone():
+    sessions, number = turning()
+    assert sessions.broken(number, 0, "its link to stage 1 broke", 5.0) == []
+    assert sessions.broken(number, 2, "its link from stage 1 broke", 5.01) == []
+    assert sessions.tick(5.05) == []
+    (close,) = sessions.detach(1, 101, "its control stream broke", 5.06)
+    assert close.reason == "stage 1 of llama-0 is gone: its control stream broke"
+    assert sessions.tick(5.2) == [], "the suspicion outlived its session"
+
+
+def test_without_better_news_the_first_broken_link_is_believed():
+    sessions, number = turning()
+    sessions.broken(number, 2, "its link from stage 1 broke", 5.0)
+    sessions.broken(number, 1, "its link to stage 2 broke", 5.01)
+    (close,) = sessions.tick(5.11)
+    assert close.reason == "stage 2 of llama-0 is out of the ring: its link from stage 1 broke"
 
 
 def test_news_of_other_sessions_and_other_lives_is_ignored():

@@ -44,7 +44,8 @@ class Ends:
 
     def link(self, session: int = SESSION) -> tuple[Outlet, Inlet]:
         hello = Frame(Kind.HELLO, session)
-        outlet = self.transport.dial(self.address, hello, SECONDS, self.broken.put)
+        outlet = self.transport.dial(self.address, hello, self.broken.put)
+        outlet.connect(SECONDS)
         return outlet, self.inlets.get(timeout=SECONDS)
 
 
@@ -240,9 +241,21 @@ def test_a_refused_link_says_why(ends):
 def test_a_dial_to_nobody_ends_at_its_deadline(ends):
     (port,) = free_ports(1)
     began = time.monotonic()
+    outlet = ends.transport.dial(f"127.0.0.1:{port}", Frame(Kind.HELLO, 1), ends.broken.put)
     with pytest.raises(LinkError, match=r"did not answer within 0\.2 s"):
-        ends.transport.dial(f"127.0.0.1:{port}", Frame(Kind.HELLO, 1), 0.2, ends.broken.put)
+        outlet.connect(0.2)
     assert time.monotonic() - began < SECONDS
+
+
+def test_a_dial_that_is_closed_lets_go_at_once(ends):
+    (port,) = free_ports(1)
+    outlet = ends.transport.dial(f"127.0.0.1:{port}", Frame(Kind.HELLO, 1), ends.broken.put)
+    threading.Timer(0.1, outlet.close).start()
+    began = time.monotonic()
+    with pytest.raises(LinkError):
+        outlet.connect(60.0)
+    assert time.monotonic() - began < SECONDS
+    assert ends.broken.empty()
 
 
 def test_frames_of_another_session_are_dropped_and_counted(ends):

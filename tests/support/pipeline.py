@@ -37,6 +37,14 @@ from stageline_worker.timing import Timing
 from support.router import Router
 
 _SECONDS = 30.0
+# What a stage would import while it loads: seconds, and the same for each.
+_PRELOADED = [
+    "stageline_worker.process",
+    "stageline_worker.model",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.llama.modeling_llama",
+]
 # Ends of failing sessions should not cost tests whole seconds; the deadlines of hops stay.
 QUICK = Timing(beat=0.3, report_gap=0.05, settle=0.05, hop_floor=5.0, silence=5.0, drain=10.0)
 
@@ -236,7 +244,7 @@ def process_pipeline(
 def _forks() -> multiprocessing.context.ForkServerContext:
     """Processes forked from one that has torch and transformers imported, and no threads."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stageline_worker.process", "stageline_worker.model"])
+    context.set_forkserver_preload(_PRELOADED)
     return context
 
 

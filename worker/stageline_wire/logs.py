@@ -28,5 +28,5 @@ def to_stderr() -> None:
 def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
-    text = str(value)
+    text = " ".join(str(value).split())
     return '"' + text.replace('"', "'") + '"' if " " in text or not text else text

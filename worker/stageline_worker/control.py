@@ -10,9 +10,9 @@ import grpc
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
+from stageline_wire.logs import log
 from stageline_worker.channel import open_channel
 from stageline_worker.facts import Facts
-from stageline_worker.logs import log
 from stageline_worker.ring.member import Member
 from stageline_worker.timing import Timing
 from stageline_worker.transport import Transport

@@ -6,8 +6,8 @@ import signal
 import sys
 
 from stageline_api.documents import StageDocument
+from stageline_wire.logs import to_stderr
 from stageline_worker.channel import keep_large_blocks
-from stageline_worker.logs import to_stderr
 from stageline_worker.server import Load, WorkerError, WorkerServer, load_stage
 from stageline_worker.timing import Timing
 

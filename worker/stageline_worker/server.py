@@ -11,6 +11,7 @@ import grpc
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
 from stageline_api.documents import StageDocument
+from stageline_wire.logs import log
 from stageline_worker.channel import SERVER_OPTIONS
 from stageline_worker.control import ControlClient
 from stageline_worker.facts import Facts
@@ -19,7 +20,6 @@ from stageline_worker.leader.coordinator import Coordinator
 from stageline_worker.leader.desk import Desk
 from stageline_worker.leader.scheduler import Scheduler
 from stageline_worker.leader.service import ControlService, PipelineService
-from stageline_worker.logs import log
 from stageline_worker.microbatch import StageModel
 from stageline_worker.ring.member import Member
 from stageline_worker.ring.runner import Runner

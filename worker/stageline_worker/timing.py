@@ -20,6 +20,9 @@ class Timing:
     settle: float = 0.2
     """Between the end of a session and the next; doubles with each that does not form."""
     settle_max: float = 5.0
+    blame: float = 0.1
+    """A broken link ends the session after this, unless a stage turns out to be gone: one that
+    dies breaks several links, and its neighbours break theirs."""
     hello: float = 5.0
     """A link that arrives before its OpenSession waits this long for it."""
     hop_floor: float = 10.0
@@ -28,8 +31,8 @@ class Timing:
     """Beyond the floor a microbatch may take this many times what was measured."""
     waiting: float = 30.0
     """Accepted work waits this long for a ring that does not turn."""
-    drain: float = 30.0
-    """Work in flight may take this long to finish once draining began."""
+    drain: float = 25.0
+    """Work in flight may take this long to finish once draining began. A pod has 30 s in all."""
     redial: float = 0.1
     """First pause before the control stream is dialed again; doubles up to `redial_max`."""
     redial_max: float = 2.0

@@ -9,9 +9,9 @@ from queue import Empty, SimpleQueue
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline_api.documents import StageDocument
+from stageline_wire.logs import log
 from stageline_worker.leader.board import Board
 from stageline_worker.leader.desk import Desk
-from stageline_worker.logs import log
 from stageline_worker.microbatch import Microbatch
 from stageline_worker.ring.sessions import (
     Action,

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from stageline_wire import Frame, FrameError, Kind
+from stageline_wire.logs import log
 from stageline_worker.leader.outbox import Outbox
 from stageline_worker.leader.requests import BadRequest, Id, generation, inference, request_id
 from stageline_worker.leader.scheduler import Generation, Inference, QueueFull, Scheduler, Step
-from stageline_worker.logs import log
 from stageline_worker.microbatch import Microbatch, ModelInfo
 from stageline_worker.ring.deadlines import Deadlines
 from stageline_worker.timing import Timing

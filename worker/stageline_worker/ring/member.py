@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from stageline.v1 import pipeline_pb2 as pb
 from stageline_api.documents import StageDocument
 from stageline_wire import Frame, FrameError
+from stageline_wire.logs import log
 from stageline_worker.facts import Facts
-from stageline_worker.logs import log
 from stageline_worker.ring.messages import Hello, hello_frame, read_hello
 from stageline_worker.ring.session import Session
 from stageline_worker.timing import Timing
@@ -154,17 +154,18 @@ class Member:
         me, after = self._me, (self._me.stage + 1) % self._me.stages
         broke = f"its link from stage {me.stage} broke"
         hello = Hello(session.number, me.plan_hash, me.revision, me.stage, me.incarnation)
+        outlet = transport.dial(
+            self._document.next,
+            hello_frame(hello),
+            lambda reason: session.broken(after, f"{broke} ({reason})"),
+        )
+        session.set_outlet(outlet)
         try:
-            outlet = transport.dial(
-                self._document.next,
-                hello_frame(hello),
-                self._timing.connect,
-                lambda reason: session.broken(after, f"{broke} ({reason})"),
-            )
+            outlet.connect(self._timing.connect)
         except LinkError as error:
             session.broken(after, f"stage {me.stage} cannot link to it: {error}")
         else:
-            session.set_outlet(outlet)
+            session.connected()
 
     def _say_broken(self, session: int, stage: int, reason: str) -> None:
         log("link_broken", session=session, stage=stage, reason=reason)

@@ -18,6 +18,8 @@ class Session:
         self.number = number
         self.outlet: Outlet | None = None
         self.inlet: Inlet | None = None
+        self._connected = False
+        self._told = False
         self._on_broken = on_broken
         self._changed = threading.Condition()
         self._closed: str | None = None
@@ -27,12 +29,18 @@ class Session:
         return self._closed is not None
 
     def set_outlet(self, outlet: Outlet) -> None:
+        """The link to the next stage, which is being dialed."""
         with self._changed:
             self.outlet = outlet
             late = self._closed is not None
-            self._changed.notify_all()
         if late:
             outlet.close()
+
+    def connected(self) -> None:
+        """The next stage has welcomed the link."""
+        with self._changed:
+            self._connected = True
+            self._changed.notify_all()
 
     def set_inlet(self, inlet: Inlet) -> bool:
         """False when the session is over or has its inlet already."""
@@ -46,15 +54,21 @@ class Session:
     def links(self) -> tuple[Inlet, Outlet] | None:
         """Wait for both; None when the session closes before."""
         with self._changed:
-            self._changed.wait_for(lambda: self.closed or (self.inlet and self.outlet))
+            self._changed.wait_for(lambda: self.closed or (self.inlet and self._connected))
             if self.closed or self.inlet is None or self.outlet is None:
                 return None
             return self.inlet, self.outlet
 
     def broken(self, stage: int, reason: str) -> None:
-        """The link with `stage` broke: the session is over here, and the leader is told."""
-        if self.close(reason):
+        """The link with `stage` broke: the leader is told, and the session is over here.
+
+        In this order: the neighbours see their links end, and what they tell should come later.
+        """
+        with self._changed:
+            is_news, self._told = not (self._told or self.closed), True
+        if is_news:
             self._on_broken(stage, reason)
+            self.close(reason)
 
     def finish(self, timeout: float) -> None:
         """Say END to the next stage, so that it takes the link's end for no failure."""

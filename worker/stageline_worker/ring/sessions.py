@@ -102,6 +102,7 @@ class Sessions:
         self._next = (incarnation & 0xFFFFFFFF) << 32
         self._refused: dict[int, str] = {}
         self._ready: set[int] = set()
+        self._suspicion: tuple[str, float] | None = None
         self._deadline = 0.0
         self._not_before = 0.0
         self._failures = 0
@@ -177,10 +178,14 @@ class Sessions:
         return [Admit(session)]
 
     def broken(self, session: int, stage: int, reason: str, now: float) -> list[Action]:
-        """A worker says that its link with `stage` broke, or that `stage` refused the session."""
-        if session != self.session:
-            return []
-        return self._end(f"{self._stage(stage)} is out of the ring: {reason}", now)
+        """A worker says that its link with `stage` broke, or that `stage` refused the session.
+
+        The first to say so is believed, but not at once: see `Timing.blame`.
+        """
+        if session == self.session and self._suspicion is None:
+            sentence = f"{self._stage(stage)} is out of the ring: {reason}"
+            self._suspicion = (sentence, now + self._timing.blame)
+        return []
 
     def overdue(self, session: int, sequence: int, age: float, now: float) -> list[Action]:
         """A microbatch missed its deadline: the first stage that has not computed it is named."""
@@ -202,6 +207,8 @@ class Sessions:
                 reason = f"it has said nothing for {now - peer.at:.1f} s"
                 ended = self._end(f"{self._stage(stage)} is gone: {reason}", now)
                 return [*ended, Drop(stage, peer.incarnation)]
+        if self._suspicion is not None and now >= self._suspicion[1]:
+            return self._end(self._suspicion[0], now)
         if self.phase is Phase.CONNECTING and now > self._deadline:
             return self._end(self._late(), now)
         return self._open(now)
@@ -235,6 +242,7 @@ class Sessions:
         if not self.session:
             return []
         session, self.session = self.session, 0
+        self._suspicion = None
         self._failures += 1
         pause = self._timing.settle * 2.0 ** min(self._failures - 1, 16)
         self._not_before = now + min(pause, self._timing.settle_max)

@@ -118,10 +118,8 @@ class GrpcTransport:
         self._accept = accept
         self._refusals = refusals
 
-    def dial(
-        self, address: str, hello: Frame, timeout: float, on_broken: Callable[[str], None]
-    ) -> Outlet:
-        return GrpcOutlet(address, hello, timeout, on_broken)
+    def dial(self, address: str, hello: Frame, on_broken: Callable[[str], None]) -> Outlet:
+        return GrpcOutlet(address, hello, on_broken)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Serves the Link method of a gRPC server."""

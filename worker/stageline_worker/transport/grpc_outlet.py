@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any
@@ -20,15 +21,14 @@ from stageline_worker.transport.credits import Credits
 from stageline_worker.transport.seam import LinkError
 
 METHOD = "/stageline.v1.Relay/Link"
-_SMOOTHING = 0.1
+_HOPS = 32
 
 
 class GrpcOutlet:
     """See `stageline_worker.transport.seam.Outlet`."""
 
-    def __init__(
-        self, address: str, hello: Frame, timeout: float, on_broken: Callable[[str], None]
-    ) -> None:
+    def __init__(self, address: str, hello: Frame, on_broken: Callable[[str], None]) -> None:
+        self._address = address
         self._on_broken = on_broken
         self._credits = Credits()
         self._answered = threading.Event()
@@ -37,22 +37,24 @@ class GrpcOutlet:
         self._acknowledged = False
         self._reason = ""
         self._sent: dict[int, float] = {}
-        self._hop_seconds = 0.0
+        self._hops: deque[float] = deque(maxlen=_HOPS)
         self._outgoing: SimpleQueue[Frame | None] = SimpleQueue()
         self._channel = open_channel(address)
         stream: Any = self._channel.stream_stream(METHOD)
         self._call = stream(self._messages(), wait_for_ready=True)
         threading.Thread(target=self._read, name=f"outlet-{address}", daemon=True).start()
         self._outgoing.put(hello)
-        in_time = self._answered.wait(timeout)
-        if not self._is_welcome:
-            self.close()
-            late = f"{address} did not answer within {timeout:g} s"
-            raise LinkError(self._reason if in_time else late)
 
     @property
     def hop_seconds(self) -> float:
-        return self._hop_seconds
+        return min(self._hops.copy(), default=0.0)
+
+    def connect(self, timeout: float) -> None:
+        in_time = self._answered.wait(timeout)
+        if not self._is_welcome:
+            self.close()
+            late = f"{self._address} did not answer within {timeout:g} s"
+            raise LinkError(self._reason if in_time else late)
 
     def send(self, frame: Frame) -> None:
         self._credits.take()
@@ -115,11 +117,8 @@ class GrpcOutlet:
         sent = self._sent.get(credit.sequence)
         for sequence in [known for known in list(self._sent) if known <= credit.sequence]:
             del self._sent[sequence]
-        if sent is None or not isinstance(held, (int, float)):
-            return
-        seconds = max(0.0, now - sent - held)
-        step = _SMOOTHING if self._hop_seconds else 1.0
-        self._hop_seconds += step * (seconds - self._hop_seconds)
+        if sent is not None and isinstance(held, (int, float)):
+            self._hops.append(max(0.0, now - sent - held))
 
 
 def _count(frame: Frame, key: str) -> int:

@@ -31,11 +31,21 @@ class LinkRefused(LinkError):
 
 
 class Outlet(Protocol):
-    """The sending end."""
+    """The sending end. It is being dialed until `connect` has returned."""
 
     @property
     def hop_seconds(self) -> float:
-        """From send to the credit's return, less the time the frame was held; moving average."""
+        """From send to the credit's return, less the time the frame was held.
+
+        The smallest of the last ones: others also tell how long a thread waited for a core.
+        """
+        ...
+
+    def connect(self, timeout: float) -> None:
+        """Wait until the link is welcome.
+
+        Raises LinkError: not reached within `timeout` seconds, refused, or closed meanwhile.
+        """
         ...
 
     def send(self, frame: Frame) -> None:
@@ -79,13 +89,11 @@ class Transport(Protocol):
     @property
     def name(self) -> str: ...
 
-    def dial(
-        self, address: str, hello: Frame, timeout: float, on_broken: Callable[[str], None]
-    ) -> Outlet:
-        """Open a link and wait until it is welcome.
+    def dial(self, address: str, hello: Frame, on_broken: Callable[[str], None]) -> Outlet:
+        """Begin to open a link.
 
-        `on_broken` is called once, from a thread of the transport, when the link breaks later.
-        Raises LinkError: not reached within `timeout` seconds, or refused.
+        `on_broken` is called once, from a thread of the transport, when a link that was welcome
+        breaks.
         """
         ...
 
