@@ -154,6 +154,7 @@ class _Session:
         self._screen = screen
         self._read = True
         self._ready = False
+        self._told = False
         self._stop: Callable[[], None] | None = None
         self.killed = False
 
@@ -161,8 +162,11 @@ class _Session:
         """Show the view, and say when the model becomes ready."""
         self._print(lambda: self._screen.show(view))
         if view.ready and not self._ready:
-            self._say(f"{self._model} is ready at {self._address}")
-            self._say(f"  try: {try_next(view, self._address)}")
+            again = " again" if self._told else ""
+            self._say(f"{self._model} is ready{again} at {self._address}")
+            if not self._told:
+                self._say(f"  try: {try_next(view, self._address)}")
+            self._told = True
         self._ready = view.ready
 
     def obey_signals(self, supervisor: Supervisor) -> None:

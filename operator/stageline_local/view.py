@@ -122,7 +122,8 @@ def _rows(
     seen: Mapping[str, Observation],
     proven: Set[str],
 ) -> list[Row]:
-    workers = _workers(reports.get(pipeline.name))
+    report = reports.get(pipeline.name)
+    workers = _workers(report)
     rows = []
     for document in pipeline.stages:
         name = pipeline.process(document.stage)
@@ -134,7 +135,9 @@ def _rows(
             pipeline=pipeline.name,
             stage=str(document.stage),
             layers=f"{first}-{end - 1}",
-            state=_unreported(process, unheard=document.stage > 0 and name in proven),
+            state=_unreported(
+                process, unheard=report is None and document.stage > 0 and name in proven
+            ),
             restarts=process.restarts,
             message=_last_words(process, proven),
         )
@@ -168,8 +171,8 @@ def _router_row(
     name = layout.router_process
     process = seen.get(name, Observation(name, Phase.ENDED))
     state = _unreported(process, unheard=False)
-    if process.phase is Phase.RUNNING and router_ready:
-        state = "ready"
+    if process.phase is Phase.RUNNING and (router_ready or name in proven):
+        state = "ready" if router_ready else "waiting"
     message = "" if state == "ready" else _last_words(process, proven)
     return Row(name, "", "router", "", state, process.restarts, message=message)
 

@@ -96,8 +96,14 @@ def test_survivors_of_a_dead_leader_are_not_said_to_start_again():
     assert states(shown)[:3] == ["starting", "unknown", "unknown"]
 
 
+def test_stage_that_its_leader_does_not_know_yet_starts():
+    shown = look({"m-0": report(v1.WAITING, [v1.LOADED, None, v1.LOADED])}, proven=NAMES[:3])
+    assert states(shown)[:3] == ["loaded", "starting", "loaded"]
+
+
 def test_router_is_ready_only_while_it_runs():
     assert states(look({}, router_ready=True))[3] == "ready"
+    assert states(look({}, proven=NAMES))[3] == "waiting"
     down = seen(router={"phase": Phase.WAITING, "restarts": 1, "error": "no port"})
     down["m-router"] = Observation("m-router", Phase.WAITING, restarts=1, error="no port")
     shown = look({}, down, router_ready=True)
