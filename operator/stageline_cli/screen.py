@@ -124,7 +124,7 @@ def lines(view: View) -> Iterator[tuple[str, str]]:
 def table(view: View) -> Table:
     """One row a process, one caption line a pipeline that is not ready."""
     waiting = [
-        f"{line.name} is {line.state}: {line.message}"
+        line.message if line.name in line.message else f"{line.name}: {line.message}"
         for line in view.pipelines
         if line.state != "ready" and line.message
     ]

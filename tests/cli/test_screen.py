@@ -1,16 +1,20 @@
 """Views as they are printed."""
 
+import asyncio
 import io
+import os
+import signal
 
 import pytest
 from rich.console import Console
 
 from stageline.v1 import pipeline_pb2 as v1
 from stageline_cli.screen import Lines, Terminal, table
-from stageline_cli.up import try_next
+from stageline_cli.up import _Session, try_next
 from stageline_local.process import Observation, Phase
 from stageline_local.view import view
 from support.layouts import layout, report
+from support.processes import until
 
 LAYOUT = layout(partition=(2, 3))
 
@@ -61,8 +65,8 @@ def test_table_has_a_row_for_each_process():
 
 
 def test_table_says_what_a_pipeline_waits_for():
-    assert "m-0 is waiting: stage 1 has 3 of 8.5 MiB" in printed(LOADING)
-    assert not any("m-0 is" in line for line in printed(SERVING))
+    assert "m-0: stage 1 has 3 of 8.5 MiB" in printed(LOADING)
+    assert not any("m-0:" in line for line in printed(SERVING))
 
 
 def test_message_with_brackets_is_printed_as_it_is():
@@ -135,3 +139,40 @@ def test_terminal_draws_the_table_and_keeps_lines_above_it():
 def test_command_that_fits_the_model_is_named(info, address, command):
     ready = moment(report(v1.READY, [], **info), router_ready=True)
     assert try_next(ready, address) == command
+
+
+async def test_first_signal_stops_and_the_second_kills(capsys):
+    asked = []
+
+    class Asked:
+        def stop(self):
+            asked.append("stop")
+
+        def kill(self):
+            asked.append("kill")
+
+    session = _Session(LAYOUT, Lines())
+    session.obey_signals(Asked())
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        await until(lambda: asked == ["stop"])
+        assert not session.killed
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: asked == ["stop", "kill"])
+        assert session.killed
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().remove_signal_handler(number)
+    assert "Ctrl-C again kills" in capsys.readouterr().out
+
+
+def test_ready_is_told_once_with_what_to_try(capsys):
+    session = _Session(LAYOUT, Lines())
+    for moment_shown in (SERVING, LOADING, SERVING):
+        session.show(moment_shown)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("m is", " "))]
+    assert said == [
+        "m is ready at 127.0.0.1:21000",
+        "  try: stageline infer --input NAME=@NAME.npy --address 127.0.0.1:21000",
+        "m is ready again at 127.0.0.1:21000",
+    ]

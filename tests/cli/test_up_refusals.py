@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -53,6 +55,16 @@ def test_second_up_of_the_same_name(tmp_path):
     path, _ = write_manifest(tmp_path)
     with StateDir(tmp_path / "state", "tiny"):
         assert "tiny is already up" in refusal(tmp_path, path)
+
+
+@pytest.mark.parametrize(("trap", "stops"), [("", "True"), ("trap '' HUP;", "False")])
+def test_nohup_is_obeyed(trap, stops):
+    code = "import signal, stageline_cli.up as up; print(signal.SIGHUP in up._STOP_SIGNALS)"
+    done = subprocess.run(
+        ["bash", "-c", f'{trap} exec "$0" -c "{code}"', sys.executable],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.strip() == stops
 
 
 SLOW_PROFILE = """
