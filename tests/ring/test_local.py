@@ -276,7 +276,12 @@ def _until_ready(reports):
 
 
 def test_a_stage_that_leaves_ends_the_session_and_one_that_returns_starts_the_next():
-    with ring(load=slow) as pipeline, ready_in_ring(pipeline) as router:
+    models = {}
+
+    def load(document, progress):
+        return models.setdefault(document.stage, slow(document, progress))
+
+    with ring(load=load) as pipeline, ready_in_ring(pipeline) as router:
         router.generate(1, [1], max_tokens=60, ignore_eos=True)
         router.wait(lambda: router.tokens[1])
         pipeline.workers[1].stop()
@@ -291,6 +296,7 @@ def test_a_stage_that_leaves_ends_the_session_and_one_that_returns_starts_the_ne
         pipeline.workers[1].start()
         report = pipeline.wait_ready(sessions=2)
         assert [stage.loads for stage in report.stages] == [1, 1, 1]
+        assert models[0].resets == models[2].resets == 2, "a session began with old caches"
         assert router.tokens_of(2) == toy_tokens([2, 3], 4, 3)
 
 

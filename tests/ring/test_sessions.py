@@ -123,6 +123,7 @@ def test_without_better_news_the_first_broken_link_is_believed():
 def test_news_of_other_sessions_and_other_lives_is_ignored():
     sessions, number = turning()
     assert sessions.broken(number - 1, 1, "late", 1.0) == []
+    assert sessions.tick(2.0) == [], "a link of an earlier session was believed"
     assert sessions.overdue(number - 1, 1, 1.0, 1.0) == []
     assert sessions.returned(number - 1, 1.0, 1.0) == []
     assert sessions.detach(1, 999, "an earlier life", 1.0) == []

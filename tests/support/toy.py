@@ -28,6 +28,7 @@ class ToyStage:
     delay: float = 0.0
     poison: int = -1
     seen: dict[int, list[int]] = field(default_factory=dict)
+    resets: int = 0
     device: str = "cpu"
     dtype: str = "float64"
 
@@ -65,6 +66,7 @@ class ToyStage:
 
     def reset(self) -> None:
         self.seen.clear()
+        self.resets += 1
 
     def canary(self) -> Microbatch:
         return Microbatch({"input_ids": torch.zeros((1, 1), dtype=torch.int64)}, outputs=("last",))
