@@ -17,9 +17,9 @@ every_model = pytest.mark.parametrize("name", sorted(zoo.ZOO))
 HIDDEN = TensorSpec("last_hidden_state", "FP32", (-1, -1, 64))
 POOLED = TensorSpec("pooler_output", "FP32", (-1, 64))
 EMBEDDING = TensorSpec("embedding", "FP32", (-1, 64))
-IDS = TensorSpec("input_ids", "INT64", (-1, -1))
-MASK = TensorSpec("attention_mask", "INT64", (-1, -1), optional=True)
-TYPES = TensorSpec("token_type_ids", "INT64", (-1, -1), optional=True)
+IDS = TensorSpec("input_ids", "INT64", (-1, -1), limit=zoo.VOCABULARY)
+MASK = TensorSpec("attention_mask", "INT64", (-1, -1), optional=True, limit=2)
+TYPES = TensorSpec("token_type_ids", "INT64", (-1, -1), optional=True, limit=2)
 PIXELS = TensorSpec("pixel_values", "FP32", (-1, 3, 32, 32))
 
 

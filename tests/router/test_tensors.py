@@ -115,8 +115,10 @@ INFO = pb.ModelInfo(
     vocab_size=10,
     max_model_len=4,
     inputs=[
-        pb.TensorSpec(name="input_ids", datatype="INT64", shape=[-1, -1]),
-        pb.TensorSpec(name="attention_mask", datatype="INT64", shape=[-1, -1], optional=True),
+        pb.TensorSpec(name="input_ids", datatype="INT64", shape=[-1, -1], limit=10),
+        pb.TensorSpec(
+            name="attention_mask", datatype="INT64", shape=[-1, -1], optional=True, limit=2
+        ),
     ],
     outputs=[pb.TensorSpec(name="logits", datatype="FP32", shape=[-1, -1, 10])],
 )

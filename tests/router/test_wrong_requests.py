@@ -94,6 +94,13 @@ WRONG = {
     ),
     "token past the vocabulary": (ids([5, VOCABULARY]), str(VOCABULARY)),
     "negative token": (ids([-1]), "-1"),
+    "a segment that the model does not have": (
+        request(
+            ("input_ids", "INT64", [1, 1]), ("token_type_ids", "INT64", [1, 1]),
+            raw=[struct.pack("<q", 5), struct.pack("<q", 9)],
+        ),
+        "token_type_ids has 9",
+    ),
     "too long": (ids([5] * 600), "600"),
     "text without a tokenizer": (
         request(("text_input", "BYTES", [1]), raw=[b"\1\0\0\0a"]), "tokenizer",

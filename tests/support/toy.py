@@ -44,8 +44,8 @@ class ToyStage:
             pad_token_id=0,
             embeds_text=False,
             inputs=(
-                TensorSpec("input_ids", "INT64", (-1, -1)),
-                TensorSpec("attention_mask", "INT64", (-1, -1), optional=True),
+                TensorSpec("input_ids", "INT64", (-1, -1), limit=VOCABULARY),
+                TensorSpec("attention_mask", "INT64", (-1, -1), optional=True, limit=2),
             ),
             outputs=(
                 TensorSpec("sums", "FP64", (-1, -1)),

@@ -14,9 +14,9 @@ from stageline.v1 import pipeline_pb2 as pb
 from stageline_router.description import VERSION
 from stageline_router.errors import Invalid, NotFound
 from stageline_router.tensors import Input
+from stageline_wire import DATATYPES
 
 _IDS = "input_ids"
-_MASK = "attention_mask"
 
 
 def check_model(name: str, version: str, served: str) -> None:
@@ -45,6 +45,8 @@ def check_tensors(inputs: Mapping[str, Input], info: pb.ModelInfo) -> None:
         if name not in specs:
             raise Invalid(f"the model has no input {name!r}: it has {', '.join(specs)}")
         _check_one(given, specs[name])
+        if specs[name].limit:
+            _check_range(given, specs[name].limit)
     for name, spec in specs.items():
         if name not in inputs and not spec.optional:
             raise Invalid(f"input {name} is missing")
@@ -91,16 +93,12 @@ def _check_tokens(inputs: Mapping[str, Input], info: pb.ModelInfo) -> None:
         raise Invalid(
             f"{_IDS} has {length} tokens, the model takes at most {info.max_model_len}: shorten it"
         )
-    _check_range(ids, 0, info.vocab_size - 1)
-    if _MASK in inputs:
-        _check_range(inputs[_MASK], 0, 1)
 
 
-def _check_range(given: Input, low: int, high: int) -> None:
-    values = np.frombuffer(given.data, dtype="<i8")
-    if (wrong := (values < low) | (values > high)).any():
-        row, column = divmod(int(wrong.argmax()), given.shape[-1])
-        value = int(values[wrong.argmax()])
+def _check_range(given: Input, limit: int) -> None:
+    values = np.frombuffer(given.data, dtype=f"<i{DATATYPES[given.datatype].size}")
+    if (wrong := (values < 0) | (values >= limit)).any():
+        at = [int(index) for index in np.unravel_index(wrong.argmax(), given.shape)]
         raise Invalid(
-            f"input {given.name} has {value} at [{row}, {column}]: it must be {low} to {high}"
+            f"input {given.name} has {values[wrong.argmax()]} at {at}: it must be 0 to {limit - 1}"
         )

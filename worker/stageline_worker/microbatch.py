@@ -53,12 +53,16 @@ class Microbatch:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """An input or output as clients see it: -1 is any size, dimension 0 is the batch."""
+    """An input or output as clients see it: -1 is any size, dimension 0 is the batch.
+
+    Integers must be 0 to `limit` - 1; 0 lets any value through.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     optional: bool = False
+    limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)

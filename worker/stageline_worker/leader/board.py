@@ -124,5 +124,9 @@ def _info(info: ModelInfo) -> pb.ModelInfo:
 
 def _spec(spec: TensorSpec) -> pb.TensorSpec:
     return pb.TensorSpec(
-        name=spec.name, datatype=spec.datatype, shape=spec.shape, optional=spec.optional
+        name=spec.name,
+        datatype=spec.datatype,
+        shape=spec.shape,
+        optional=spec.optional,
+        limit=spec.limit,
     )

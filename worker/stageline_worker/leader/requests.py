@@ -77,8 +77,8 @@ def inference(frame: Frame, info: ModelInfo) -> Microbatch:
             raise BadRequest(f"input {spec.name} is missing")
     _check_together(views, info)
     tensors = {name: from_view(view) for name, view in views.items()}
-    if info.vocab_size and "input_ids" in tensors:
-        _check_tokens(tensors["input_ids"], info)
+    for name, tensor in tensors.items():
+        _check_range(tensor, specs[name])
     return Microbatch(tensors, outputs=_outputs(frame, info))
 
 
@@ -126,11 +126,13 @@ def _check_together(views: Mapping[str, TensorView], info: ModelInfo) -> None:
         raise BadRequest(f"{ids.shape[-1]} tokens are more than the model's {info.max_model_len}")
 
 
-def _check_tokens(ids: Tensor, info: ModelInfo) -> None:
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= info.vocab_size:
+def _check_range(tensor: Tensor, spec: TensorSpec) -> None:
+    if not spec.limit:
+        return
+    low, high = int(tensor.min()), int(tensor.max())
+    if low < 0 or high >= spec.limit:
         bad = low if low < 0 else high
-        raise BadRequest(f"token id {bad} is not in the model's 0 to {info.vocab_size - 1}")
+        raise BadRequest(f"input {spec.name} has {bad}; it must be 0 to {spec.limit - 1}")
 
 
 def _outputs(frame: Frame, info: ModelInfo) -> tuple[str, ...] | None:
@@ -152,6 +154,7 @@ def _prompt(frame: Frame, info: ModelInfo) -> list[int]:
     if view is None or len(views) > 1 or view.datatype.name != "INT64" or len(view.shape) != 1:
         raise BadRequest("a prompt is one tensor, input_ids, INT64 of shape [tokens]")
     ids = from_view(view)
+    spec = next(spec for spec in info.inputs if spec.name == "input_ids")
     if not len(ids):
         raise BadRequest("the prompt is empty")
     if info.max_model_len and len(ids) >= info.max_model_len:
@@ -159,7 +162,7 @@ def _prompt(frame: Frame, info: ModelInfo) -> list[int]:
             f"a prompt of {len(ids)} tokens leaves no room for an answer in the model's "
             f"{info.max_model_len}"
         )
-    _check_tokens(ids, info)
+    _check_range(ids, spec)
     return [int(token) for token in ids.tolist()]
 
 

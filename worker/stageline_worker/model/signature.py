@@ -71,10 +71,15 @@ def _eos(checkpoint: Checkpoint) -> tuple[int, ...]:
 def _inputs(architecture: Architecture, config: Any) -> tuple[TensorSpec, ...]:
     if "pixel_values" in architecture.inputs:
         return (TensorSpec("pixel_values", "FP32", (-1, *image_shape(config))),)
-    required, *optional = architecture.inputs
-    return (
-        TensorSpec(required, "INT64", (-1, -1)),
-        *(TensorSpec(name, "INT64", (-1, -1), optional=True) for name in optional),
+    # Beyond its table an id ends the process on a GPU: whoever takes requests must refuse it.
+    limits = {
+        "input_ids": config.vocab_size,
+        "attention_mask": 2,
+        "token_type_ids": getattr(config, "type_vocab_size", 0),
+    }
+    return tuple(
+        TensorSpec(name, "INT64", (-1, -1), optional=index > 0, limit=limits[name])
+        for index, name in enumerate(architecture.inputs)
     )
 
 

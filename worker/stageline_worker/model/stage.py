@@ -140,14 +140,12 @@ class Stage:
 
     def _check_tokens(self, microbatch: Microbatch) -> None:
         """Refuse what no table has a row for: on a GPU it would end the process."""
-        tables = {"input_ids": self._info.vocab_size}
-        tables["token_type_ids"] = getattr(self._model.config, "type_vocab_size", 0)
-        for name, size in tables.items():
-            ids = microbatch.tensors.get(name)
-            if ids is not None and ids.numel() and not 0 <= ids.min() <= ids.max() < size:
-                raise StageError(f"{name} has a number outside of 0 to {size - 1}")
+        for spec in self._info.inputs:
+            ids = microbatch.tensors.get(spec.name) if spec.limit else None
+            if ids is not None and ids.numel() and not 0 <= ids.min() <= ids.max() < spec.limit:
+                raise StageError(f"{spec.name} has a number outside of 0 to {spec.limit - 1}")
         longest, most = _longest(microbatch), self._info.max_model_len
-        if tables["input_ids"] and longest > most:
+        if self._info.vocab_size and longest > most:
             raise StageError(f"{longest} tokens are more than the {most} that the model takes")
 
     def _infer(self, microbatch: Microbatch) -> dict[str, Tensor]:
