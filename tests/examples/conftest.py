@@ -28,9 +28,3 @@ def train() -> Iterator[ModuleType]:
     sys.path.insert(0, str(ROOT / "scripts"))
     yield importlib.import_module("train_tiny_llama")
     sys.path.remove(str(ROOT / "scripts"))
-
-
-@pytest.fixture(scope="session")
-def corpus(train: ModuleType) -> tuple[torch.Tensor, torch.Tensor]:
-    """What it trains on and what it holds out; read once, as the library is large."""
-    return train.corpus()

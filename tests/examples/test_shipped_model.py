@@ -40,16 +40,16 @@ def test_the_card_has_the_figures_and_the_licence():
         assert fact in card, f"README.md of the model does not say {fact}"
 
 
-def test_it_predicts_text_that_it_was_not_trained_on(model, train, corpus):
-    _, held_out = corpus
-    bits = train.bits_per_byte(model, held_out[:8192], train.POSITIONS)
+def test_it_predicts_text_that_it_was_not_trained_on(model, train):
+    _, held_out = train.corpus()
+    bits = train.bits_per_byte(model, held_out, train.POSITIONS)
     assert bits < HELD_OUT_BITS, f"{bits:.3f} bits a byte on held-out documents"
 
 
 def test_it_continues_a_prompt_with_words(model, train):
     words = train.sample(model).removeprefix(train.SAMPLE).split()
     assert len(words) > 20, f"hardly any spaces: {words}"
-    corpus = set(" ".join(train.reference()).split())
+    corpus = set(" ".join(train.documents()).split())
     known = sum(word in corpus for word in words) / len(words)
     assert known > 0.7, f"only {known:.0%} of these are words of the reference: {words}"
 
@@ -58,6 +58,10 @@ def test_it_can_end_a_text_by_itself():
     for name in ("config.json", "generation_config.json"):
         assert json.loads((FOLDER / name).read_text())["eos_token_id"] == END_ID, name
     assert TOKENIZER.token_to_id(END) == END_ID
+
+
+def test_the_tokenizer_is_the_one_that_the_script_makes(train):
+    assert TOKENIZER.to_str() == train.tokenizer().to_str(), "run make train, or revert the script"
 
 
 def test_ids_are_the_values_of_bytes():
