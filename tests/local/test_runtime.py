@@ -256,7 +256,7 @@ async def test_end_of_the_block_kills_even_when_an_error_ends_it(tmp_path):
 
 
 async def test_end_of_the_block_right_after_the_start(tmp_path):
-    marker = "stageline-early-end"
+    marker = f"{tmp_path}"
     async with Runtime() as runtime:
         runtime.keep([python(tmp_path, DEAF, name, env={"MARK": marker}) for name in "abcd"])
         await asyncio.sleep(0)
