@@ -30,6 +30,7 @@ class ControlClient:
         self._outgoing: deque[pb.WorkerMessage] = deque()
         self._stopping = threading.Event()
         self._call: grpc.Call | None = None
+        self._attached = False
         self._thread: threading.Thread | None = None
 
     def tell(self, message: pb.WorkerMessage) -> None:
@@ -51,8 +52,6 @@ class ControlClient:
             if self._call is not None:
                 self._call.cancel()
             self._thread.join(_FAREWELL)
-
-    _attached = False
 
     def _run(self, member: Member, transport: Transport) -> None:
         pause = self._timing.redial

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
@@ -49,12 +50,14 @@ class ControlService(services.ControlServicer):  # type: ignore[misc]
             yield message
 
     def _read(self, messages: Iterator[pb.WorkerMessage], who: pb.WorkerReport, mail: Mail) -> None:
-        reason = "it has left"
-        try:
+        leaving = False
+        # gRPC may tell a broken stream as it tells one that has ended: what was said last counts.
+        with suppress(grpc.RpcError):
             for message in messages:
+                if message.HasField("report"):
+                    leaving = message.report.state == pb.DRAINING
                 self._take(message, who)
-        except grpc.RpcError:
-            reason = "its control stream broke"
+        reason = "it has left" if leaving else "its control stream broke"
         self._coordinator.detach(who.stage, who.incarnation, mail, reason)
         mail.put(None)
 

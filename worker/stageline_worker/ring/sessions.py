@@ -162,7 +162,8 @@ class Sessions:
 
     def ready(self, stage: int, session: int, now: float) -> list[Action]:
         """Both links of this stage stand."""
-        if session != self.session or self.phase is not Phase.CONNECTING:
+        is_news = session == self.session and stage not in self._ready
+        if not is_news or self.phase is not Phase.CONNECTING:
             return []
         self._ready.add(stage)
         return [Canary(session)] if len(self._ready) == self.stages else []
