@@ -15,8 +15,10 @@ from stageline_router.errors import Broken, Invalid, Refusal
 from stageline_router.pipelines import HOLD, Pipelines
 from stageline_router.rows import Rows, cut_rows, join_rows
 from stageline_wire import TensorView
+from stageline_wire.logs import log
 
 Answer = tuple[TensorView, ...]
+_BUG = "the router failed on this microbatch, which is a bug in Stageline: its log says where"
 
 
 @dataclass(slots=True)
@@ -106,6 +108,10 @@ class Batcher:
         except Refusal as refusal:
             for part in parts:
                 self._fail(part, refusal)
+        except Exception as error:  # nobody awaits this task: its clients would wait for ever
+            log("microbatch_failed", rows=batch.rows, error=repr(error))
+            for part in parts:
+                self._fail(part, Broken(_BUG))
 
     async def _alone(self, part: Part) -> None:
         if part.request not in self._requests:
@@ -119,8 +125,11 @@ class Batcher:
         waiting = [self._requests[part.request] for part in parts]
         cuts = [r.rows.cut(p.first, p.end) for r, p in zip(waiting, parts, strict=True)]
         first, *others = cuts
+        rows = sum(part.rows for part in parts)
         leader = await self._pipelines.pick(max(request.seconds for request in waiting))
         answer = await leader.infer(first.join(others), first.outputs)
+        if any(tensor.shape[:1] != (rows,) for tensor in answer):
+            raise Broken(f"{leader.name} did not answer {rows} rows with as many")
         row = 0
         for part in parts:
             if (request := self._requests.get(part.request)) is not None:

@@ -12,11 +12,17 @@ from __future__ import annotations
 
 import grpc
 
+# gRPC drops a status whose details, percent-encoded, pass 8 KiB: the client would hear nothing.
+_LONGEST = 600
+
 
 class Refusal(Exception):
-    """The request ends here; the message is for its client."""
+    """The request ends here; the message is for its client, and cut where names make it long."""
 
     code = grpc.StatusCode.UNKNOWN
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= _LONGEST else f"{message[: _LONGEST - 1]}…")
 
 
 class Invalid(Refusal):

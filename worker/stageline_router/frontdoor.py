@@ -6,8 +6,10 @@ that what is wrong with it is told to its sender alone.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from typing import ParamSpec, TypeVar
 
 from stageline.oip import grpc_service_pb2 as oip
 from stageline.v1 import pipeline_pb2 as pb
@@ -23,6 +25,9 @@ from stageline_router.tensors import Input, read_inputs, write_strings, write_te
 from stageline_router.text import Tokenizer, read_text
 from stageline_router.validation import check_model, check_outputs, check_tensors
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_LARGE = 32 << 10  # bytes
 _TEXT = "text_input"
 _EMBEDDING = "embedding"
 _TEXT_OUTPUTS = ("text_output", "finish_reason", "num_input_tokens", "num_output_tokens")
@@ -53,7 +58,7 @@ class FrontDoor:
         check_model(request.model_name, request.model_version, self.model)
         with self._admission.place(request.ByteSize()):
             info = await self.pipelines.info(seconds)
-            given = read_inputs(request)
+            given = await _aside(request, read_inputs, request)
             if self._is_prompt(given, info):
                 return await self._whole_text(request, given, info, seconds)
             return await self._rows(request, given, info, seconds)
@@ -65,7 +70,7 @@ class FrontDoor:
         check_model(request.model_name, request.model_version, self.model)
         with self._admission.place(request.ByteSize()):
             info = await self.pipelines.info(seconds)
-            given = read_inputs(request)
+            given = await _aside(request, read_inputs, request)
             if not self._is_prompt(given, info):
                 yield _final(await self._rows(request, given, info, seconds), True)
             elif not read_options(request, given).stream:
@@ -86,7 +91,7 @@ class FrontDoor:
     ) -> oip.ModelInferResponse:
         wanted = [output.name for output in request.outputs]
         if _TEXT in given:
-            rows: Rows = self._text_rows(given, wanted, info)
+            rows: Rows = await _aside(request, self._text_rows, given, wanted, info)
         else:
             check_tensors(given, info)
             views = tuple(tensor.view() for tensor in given.values())
@@ -155,7 +160,7 @@ class FrontDoor:
         options = read_options(request, given)
         if options.stream:
             raise Invalid("ModelInfer answers once: ask for a stream with ModelStreamInfer")
-        text, prompt = self._prompt(request, given, info, options)
+        text, prompt = await _aside(request, self._prompt, request, given, info, options)
         made = [] if options.exclude_input else [text]
         last: Delta | None = None
         async with aclosing(self._generate(prompt, options, seconds)) as deltas:
@@ -172,7 +177,7 @@ class FrontDoor:
         seconds: float,
     ) -> AsyncGenerator[oip.ModelInferResponse, None]:
         options = read_options(request, given)
-        _, prompt = self._prompt(request, given, info, options)
+        _, prompt = await _aside(request, self._prompt, request, given, info, options)
         empty_final = request.parameters["triton_enable_empty_final_response"].bool_param
         async with aclosing(self._generate(prompt, options, seconds)) as deltas:
             async for delta in deltas:
@@ -213,6 +218,15 @@ class FrontDoor:
 
     def _response(self, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
         return oip.ModelInferResponse(model_name=self.model, model_version=VERSION, id=request.id)
+
+
+async def _aside(
+    request: oip.ModelInferRequest, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+) -> _T:
+    """The work's result; that of a large request in a thread, so that the others go on."""
+    if request.ByteSize() < _LARGE:
+        return work(*args, **kwargs)
+    return await asyncio.to_thread(work, *args, **kwargs)
 
 
 def _row(row: int, tokens: list[int], info: pb.ModelInfo) -> tuple[int, ...]:

@@ -31,6 +31,8 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_http_proxy", 0),
 ]
 _REDIAL = 0.2  # seconds between two tries; the channel itself backs off
@@ -140,8 +142,12 @@ class Leader:
 
     async def _again(self, stream: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
-            with suppress(grpc.aio.AioRpcError):
+            try:
                 await stream()
+            except grpc.aio.AioRpcError:
+                pass  # it is not there; it comes, or another takes its place
+            except Exception as error:  # whatever it sent, the next dial may find it sound
+                log("leader_failed", pipeline=self.name, error=repr(error))
             self._changed()
             await asyncio.sleep(_REDIAL)
 
@@ -154,8 +160,14 @@ class Leader:
             while True:
                 async with asyncio.timeout(_SILENCE):
                     self._heard(await anext(reports))
-        except (StopAsyncIteration, TimeoutError):
+        except StopAsyncIteration:
+            log("leader_left", pipeline=self.name, address=self.address)
+        except TimeoutError:
             log("leader_silent", pipeline=self.name, address=self.address)
+            # A process that hangs keeps its connections: without this its clients would hang too.
+            for request in [*self._answers, *self._tokens]:
+                self._cancel(request)
+            self._lost(f"the leader of {self.name} has reported nothing for {_SILENCE:g} s")
         finally:
             self.report = pb.PipelineReport(message=f"the leader of {self.name} does not report")
 

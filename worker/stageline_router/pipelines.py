@@ -24,6 +24,7 @@ class Pipelines:
         self._leaders: dict[PipelineAddress, Leader] = {}
         self._changed = changed
         self._news = asyncio.Event()
+        self._holding = True
 
     async def update(self, addresses: Sequence[PipelineAddress]) -> None:
         """Serve from exactly these; what is on one that goes ends with a sentence."""
@@ -55,13 +56,18 @@ class Pipelines:
             raise Unavailable(f"nothing is known of {self._model} yet: {self._why()}")
         return found
 
+    def hold_no_more(self) -> None:
+        """What waits for a pipeline ends now, and what comes does not wait."""
+        self._holding = False
+        self._tell()
+
     async def _wait(self, look: Callable[[], _T | None], seconds: float) -> _T | None:
-        if (found := look()) is not None:
-            return found
+        found = look()
         try:
             async with asyncio.timeout(seconds):
-                while (found := look()) is None:
+                while found is None and self._holding:
                     await self._news.wait()
+                    found = look()
         except TimeoutError:
             return None
         return found
@@ -75,6 +81,8 @@ class Pipelines:
         return next((info for info in infos if info is not None), None)
 
     def _why(self) -> str:
+        if not self._holding:
+            return "this router is stopping"
         if not self._leaders:
             return "it has no pipeline"
         return "; ".join(leader.why_not_ready for leader in self._leaders.values())

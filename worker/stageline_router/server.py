@@ -88,6 +88,7 @@ class RouterServer:
     async def stop(self, grace: float = 30.0) -> None:
         """Refuse new requests, finish those that are here within `grace` seconds, hang up."""
         await self._health.enter_graceful_shutdown()
+        self._pipelines.hold_no_more()
         if self._server is not None:
             await self._server.stop(grace)
         await self._pipelines.update(())

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from stageline.oip import grpc_service_pb2 as oip
 from stageline.oip import grpc_service_pb2_grpc as services
@@ -26,6 +27,7 @@ _SERVER = "stageline"
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 _Context = grpc.aio.ServicerContext[Any, Any]
+_NO_MESSAGE = "what came is no ModelInferRequest: this stream ends"
 _BUG = "the router failed on this request, which is a bug in Stageline: its log says where"
 
 
@@ -133,9 +135,12 @@ class InferenceService(services.GRPCInferenceServiceServicer):  # type: ignore[m
         outgoing: asyncio.Queue[oip.ModelStreamInferResponse | None],
         seconds: float,
     ) -> None:
-        async with asyncio.TaskGroup() as running:
-            async for request in requests:
-                running.create_task(self._stream(request, outgoing, seconds))
+        try:
+            async with asyncio.TaskGroup() as running:
+                async for request in requests:
+                    running.create_task(self._stream(request, outgoing, seconds))
+        except* DecodeError:
+            await outgoing.put(_stream_error(oip.ModelInferRequest(), _NO_MESSAGE))
         await outgoing.put(None)
 
     async def _stream(
