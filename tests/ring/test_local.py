@@ -340,6 +340,7 @@ def _finishes_when_stopped(pipeline):
         pipeline.stop()
         for n in range(5):
             assert router.tokens_of(n) == toy_tokens([n], 8, 3), n
+        assert str(router.ended) == "the leader closed the stream", "it was cut off, not ended"
 
 
 def test_a_port_that_is_taken_is_told():

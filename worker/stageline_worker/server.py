@@ -28,6 +28,7 @@ from stageline_worker.transport import Refusals
 from stageline_worker.transport.grpc_inlet import GrpcTransport
 
 _STREAMS = 256  # each open stream holds a thread
+_LAST_WORDS = 2.0
 _ENDING = 5.0
 
 # transformers sets torch's default dtype, which is the whole process's, while it builds a model.
@@ -122,7 +123,9 @@ class WorkerServer:
         self._control.stop()
         if self._leader is not None:
             self._leader.board.close()
-        self._server.stop(None).wait(_ENDING)
+            self._leader.pipeline.close()
+        # Streams end by themselves now, with all that was said on them; strangers' are cut off.
+        self._server.stop(_LAST_WORDS).wait()
         self._pool.shutdown(wait=False)
         if self._ring.is_alive() and self._ring is not threading.current_thread():
             self._ring.join(_ENDING)

@@ -79,6 +79,12 @@ class PipelineService:
         self._desk = desk
         self._board = board
         self._refusals = refusals
+        self._outboxes: set[Outbox] = set()
+
+    def close(self) -> None:
+        """End every Serve stream, once what waits for its router is out."""
+        for outbox in self._outboxes.copy():
+            outbox.close()
 
     def handler(self) -> grpc.GenericRpcHandler:
         watch = grpc.unary_stream_rpc_method_handler(
@@ -99,6 +105,7 @@ class PipelineService:
 
     def _serve(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         outbox = Outbox()
+        self._outboxes.add(outbox)
         context.add_callback(outbox.close)
         wrong: list[str] = []
         args = (messages, outbox, wrong)
@@ -119,6 +126,7 @@ class PipelineService:
             wrong.append(str(error))
         self._desk.leave(outbox)
         outbox.close()
+        self._outboxes.discard(outbox)
 
     def _take(self, frame: Frame, outbox: Outbox) -> None:
         match frame.kind:
