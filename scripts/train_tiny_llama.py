@@ -1,8 +1,8 @@
 """Train the byte-level Llama that ships in examples/models/tiny-llama.
 
 No permissively licensed language model of a few megabytes is on the package registries, so the
-repository makes its own. The text is the documentation inside Python's standard library (the
-language reference of `pydoc`, and docstrings), under the PSF licence, so nothing is downloaded.
+repository makes its own. The text is the language reference inside Python's standard library
+(`pydoc_data.topics`), under the PSF licence, so nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def bits_per_byte(model: LlamaForCausalLM, ids: Tensor, context: int) -> float:
 
 
 def optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices (half the steps of Adam to the same loss), AdamW else."""
+    """Muon for the matrices of the layers, AdamW for the rest."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if all(p is not m for m in matrices)]
     return [
@@ -148,7 +148,7 @@ def train(model: LlamaForCausalLM, ids: Tensor, settings: Settings) -> None:
     for step in range(1, settings.steps + 1):
         length = window_length(step, settings)
         windows = ids.unfold(0, length + 1, 1)
-        rows = windows[torch.randint(len(windows), (settings.step_bytes // length,))]
+        rows = windows[torch.randint(len(windows), (max(1, settings.step_bytes // length),))]
         loss = loss_of(model, rows)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -212,9 +212,10 @@ def sample(model: LlamaForCausalLM) -> str:
 def arguments() -> Settings:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description="Train a byte-level Llama on the documentation inside Python's standard "
-        "library. Prints its loss while it learns, its bits per byte on held-out documents, and "
-        "what it writes. The same seed, Python, torch and machine give the same weights.",
+        description="Train a byte-level Llama on the language reference inside Python's "
+        "standard library. Prints its loss while it learns, its bits per byte on held-out "
+        "documents, and what it writes. The same seed, Python, torch and machine give "
+        "the same weights.",
         epilog="example: OMP_NUM_THREADS=1 python scripts/train_tiny_llama.py --output /tmp/tiny",
     )
     add = parser.add_argument
@@ -226,7 +227,12 @@ def arguments() -> Settings:
     add("--hidden-size", type=int, default=128, help="width of a layer (default: %(default)s)")
     add("--learning-rate", type=float, default=1e-2, help="at its peak (default: %(default)s)")
     add("--seed", type=int, default=0, help="of weights and windows (default: %(default)s)")
-    return Settings(**vars(parser.parse_args()))
+    settings = Settings(**vars(parser.parse_args()))
+    if not 4 <= settings.context <= POSITIONS:
+        parser.error(f"--context must be 4 to {POSITIONS}, the positions of the model")
+    if settings.hidden_size % 8:
+        parser.error("--hidden-size must be a multiple of 8: 4 heads of an even width")
+    return settings
 
 
 def main() -> None:
