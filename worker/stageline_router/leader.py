@@ -36,6 +36,7 @@ _OPTIONS = [
     ("grpc.enable_http_proxy", 0),
 ]
 _REDIAL = 0.2  # seconds between two tries; the channel itself backs off
+_LEAVE = 60.0  # seconds
 _SILENCE = 10.0  # seconds; a leader reports each second
 
 Token = tuple[int, str | None]
@@ -53,6 +54,8 @@ class Leader:
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[tuple[TensorView, ...]]] = {}
         self._tokens: dict[int, asyncio.Queue[Token | Refusal]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._stream: Any = None  # the call, while it stands
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
         self._channel: grpc.aio.Channel | None = None
@@ -83,6 +86,16 @@ class Leader:
             asyncio.create_task(self._again(self._serve), name=f"serve-{self.name}"),
         ]
 
+    async def leave(self) -> None:
+        """Finish what is asked, within a minute, then hang up."""
+        try:
+            async with asyncio.timeout(_LEAVE):
+                await self._idle.wait()
+        except TimeoutError:
+            log("leader_left_early", pipeline=self.name, in_flight=self.in_flight)
+        finally:
+            await self.stop()
+
     async def stop(self) -> None:
         """Hang up; whatever is still asked ends."""
         for task in self._tasks:
@@ -101,6 +114,7 @@ class Leader:
         meta = {"id": request, "outputs": None if outputs is None else list(outputs)}
         self._send(Frame(Kind.INFER, meta=meta, tensors=tensors))
         self._answers[request] = answer
+        self._idle.clear()
         try:
             return await answer
         except asyncio.CancelledError:
@@ -108,6 +122,7 @@ class Leader:
             raise
         finally:
             self._answers.pop(request, None)
+            self._ended()
 
     async def generate(self, prompt: TensorView, **options: object) -> AsyncGenerator[Token, None]:
         """Tokens as they are made, the last one with its reason: "stop" or "length".
@@ -118,6 +133,7 @@ class Leader:
         tokens: asyncio.Queue[Token | Refusal] = asyncio.Queue()
         self._send(Frame(Kind.GENERATE, meta={"id": request, **options}, tensors=(prompt,)))
         self._tokens[request] = tokens
+        self._idle.clear()
         done = False
         try:
             while not done:
@@ -128,8 +144,13 @@ class Leader:
                 yield said
         finally:
             self._tokens.pop(request, None)
+            self._ended()
             if not done:
                 self._cancel(request)
+
+    def _ended(self) -> None:
+        if not self.in_flight:
+            self._idle.set()
 
     def _send(self, frame: Frame) -> None:
         if self._stream is None:

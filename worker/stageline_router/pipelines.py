@@ -25,17 +25,28 @@ class Pipelines:
         self._changed = changed
         self._news = asyncio.Event()
         self._holding = True
+        self._leaving: set[asyncio.Task[None]] = set()
 
     async def update(self, addresses: Sequence[PipelineAddress]) -> None:
-        """Serve from exactly these; what is on one that goes ends with a sentence."""
+        """Send to exactly these; one that goes finishes what it has."""
         for address in addresses:
             if address not in self._leaders:
                 leader = Leader(address.name, address.leader, self._tell)
                 self._leaders[address] = leader
                 leader.start()
         for address in set(self._leaders) - set(addresses):
-            await self._leaders.pop(address).stop()
+            leaving = asyncio.create_task(self._leaders.pop(address).leave())
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
         self._tell()
+
+    async def stop(self) -> None:
+        """Hang up on all; what is still asked ends with a sentence."""
+        await asyncio.gather(*(leader.stop() for leader in self._leaders.values()))
+        leaving = list(self._leaving)
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
 
     @property
     def ready(self) -> bool:

@@ -91,7 +91,7 @@ class RouterServer:
         self._pipelines.hold_no_more()
         if self._server is not None:
             await self._server.stop(grace)
-        await self._pipelines.update(())
+        await self._pipelines.stop()
         if self._telling is not None:
             await asyncio.gather(self._telling, return_exceptions=True)
 
