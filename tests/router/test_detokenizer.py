@@ -28,7 +28,34 @@ def words() -> Tokenizer:
     return Tokenizer(tokenizer)
 
 
+def fallback() -> Tokenizer:
+    """Words where it has them, bytes where not: a run of bytes is one text or all broken."""
+    pieces = [f"<0x{byte:02X}>" for byte in range(256)] + ["▁a", "b", "▁", "é", "<end>"]
+    model = models.BPE({p: i for i, p in enumerate(pieces)}, [], byte_fallback=True)
+    tokenizer = Library(model)
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.add_special_tokens(["<end>"])
+    return Tokenizer(tokenizer)
+
+
+def word_pieces() -> Tokenizer:
+    pieces = ["ring", "##s", "turn", "##ing", ".", ",", "'", "[SEP]"]
+    tokenizer = Library(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="."))
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(["[SEP]"])
+    return Tokenizer(tokenizer)
+
+
 BYTES = byte_level()
+FALLBACK = fallback()
+PIECES = word_pieces()
 IDS = {byte: BYTES.encode(chr(byte))[0] for byte in range(0x20, 0x7F)}
 ALL = list(range(256))
 
@@ -57,6 +84,51 @@ def test_whatever_bytes_come_the_deltas_are_the_decoded_whole(tokens):
 @given(st.lists(st.integers(0, 8), max_size=20))
 def test_pieces_keep_their_spaces(tokens):
     assert "".join(deltas(words(), tokens)) == words().decode(tokens)
+
+
+@given(st.lists(st.integers(0, 7), max_size=20))
+def test_word_pieces_join_as_in_the_whole(tokens):
+    assert "".join(deltas(PIECES, tokens)) == PIECES.decode(tokens)
+
+
+# Spelled in bytes, U+FFFD looks like bytes that are broken: a stream cannot tell the two apart.
+CHARACTERS = st.text(st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=3)
+
+
+@given(st.lists(st.lists(st.integers(256, 260), max_size=3) | CHARACTERS, max_size=9))
+def test_bytes_that_stand_for_characters_never_show_broken(parts):
+    tokens = [t for part in parts for t in (part.encode() if isinstance(part, str) else part)]
+    made = deltas(FALLBACK, tokens)
+    assert "".join(made) == FALLBACK.decode(tokens)
+    assert not any("\ufffd" in delta for delta in made), f"a character was split: {made}"
+
+
+@given(st.lists(st.integers(0, 260), max_size=30))
+def test_broken_bytes_of_a_fallback_cost_no_text_beside_them(tokens):
+    # A broken byte breaks its whole run, also what of it was shown before: only text can be equal.
+    words = [FALLBACK.decode([token]) for token in tokens if token in (256, 257, 259)]
+    shown = "".join(deltas(FALLBACK, tokens))
+    at = 0
+    for word in words:
+        at = shown.find(word, at)
+        assert at >= 0, f"{word!r} is missing from {shown!r}"
+        at += len(word)
+
+
+@pytest.mark.parametrize("token", [260, 10**6], ids=["special", "past the vocabulary"])
+def test_tokens_without_text_make_the_window_no_longer(token):
+    windows = []
+    decode = FALLBACK.decode
+
+    class Watched(Tokenizer):
+        def decode(self, ids):
+            windows.append(len(ids))
+            return decode(ids)
+
+    watched = Watched(FALLBACK._tokenizer)
+    tokens = [256, *[token] * 50, 0xC3, *[token] * 50, 0xA9, 257]
+    assert "".join(deltas(watched, tokens)) == decode(tokens) == "aéb"
+    assert max(windows) <= 8, f"{max(windows)} tokens were decoded at once"
 
 
 @given(st.lists(st.sampled_from(ALL), min_size=20, max_size=60))

@@ -24,6 +24,8 @@ class Tokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
+        added = tokenizer.get_added_tokens_decoder()
+        self._special = frozenset(token for token, kind in added.items() if kind.special)
 
     @classmethod
     def load(cls, uri: str) -> Tokenizer | None:
@@ -41,9 +43,16 @@ class Tokenizer:
             raise ValueError(f"{path} is no tokenizer: {error}") from None
 
     def encode(self, text: str) -> list[int]:
-        """Ids with the model's own special tokens around them."""
-        ids: list[int] = self._tokenizer.encode(text).ids
+        """Ids with the model's own special tokens around them. Raises Invalid."""
+        try:
+            ids: list[int] = self._tokenizer.encode(text).ids
+        except Exception as error:  # the library raises no class of its own
+            raise Invalid(f"the model's tokenizer cannot read this text: {error}") from None
         return ids
+
+    def has_text(self, token: int) -> bool:
+        """False for special tokens and for ids past the vocabulary: decode leaves them out."""
+        return token not in self._special and self._tokenizer.id_to_token(token) is not None
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these ids, special tokens left out."""
@@ -91,7 +100,8 @@ class Detokenizer:
 
     def push(self, token: int) -> str:
         """The text that has become certain with this token; may be empty."""
-        if self.stopped:
+        # What has no text would only make the window longer, and that without end.
+        if self.stopped or not self._tokenizer.has_text(token):
             return ""
         self._new.append(token)
         return self._release(self._decode(final=False), final=False)
