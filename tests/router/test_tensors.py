@@ -102,6 +102,8 @@ MISSING_RAW.inputs.add(name="y", datatype="INT8", shape=[1])
         (one("BYTES", [1], raw=b"\5\0\0"), "ends within the length of element 0"),
         (one("BYTES", [1], raw=b"\5\0\0\0abc"), "says it has 5 bytes, 3 are left"),
         (one("BYTES", [1], raw=b"\xff\xff\xff\xffabc"), "says it has 4294967295 bytes"),
+        (one("BYTES", [1], raw=b"\1\0\0\0a\0"), "is 1 elements, and 1 bytes are left after them"),
+        (one("BYTES", [0], raw=bytes(8)), "that is 0 elements, and 8 bytes are left after them"),
         (one("BYTES", [2], raw=b"\1\0\0\0a"), "that is 2 elements, and 1 came"),
     ],
 )
@@ -158,6 +160,11 @@ def test_what_the_model_takes_passes():
         ([ints("input_ids", [[1, 2], [3, 10]])], INFO, "10 at [1, 1]: it must be 0 to 9"),
         ([ints("input_ids", [[-1]])], INFO, "-1 at [0, 0]"),
         ([ints("input_ids", [[1]]), ints("attention_mask", [[2]])], INFO, "it must be 0 to 1"),
+        (
+            [ints("input_ids", [[1, 2], [3, 4]]), ints("attention_mask", [[0, 1], [0, 0]])],
+            INFO,
+            "row 1 of attention_mask is all 0",
+        ),
         ([ints("input_ids", [[1]]), ints("attention_mask", [[1], [1]])], INFO, "need the same"),
         ([ints("input_ids", [[1]]), ints("attention_mask", [[1, 1]])], INFO, "token by token"),
     ],

@@ -35,6 +35,10 @@ _FLAGS = (
 _IGNORED = ("triton_", "binary_data", "sequence_", "priority", "timeout")
 _JSON = "sampling_parameters"
 _MAX_STOPS = 16
+_MAX_STOP_IDS = 1024
+_STOPS = f"it must be a text or at most {_MAX_STOPS} texts, none empty"
+_STOP_IDS = f"it must be at most {_MAX_STOP_IDS} token ids, none negative"
+_INT32 = 2**31 - 1
 
 
 class GenerationOptions(BaseModel):
@@ -42,9 +46,9 @@ class GenerationOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    max_tokens: int = Field(default=16, ge=1, le=2**31 - 1)
+    max_tokens: int = Field(default=16, ge=1, le=_INT32)
     temperature: float = Field(default=0.0, ge=0, le=100, description="0 is greedy.")
-    top_k: int = Field(default=0, ge=-1, le=2**31 - 1, description="0 and -1 are all.")
+    top_k: int = Field(default=0, ge=-1, le=_INT32, description="0 and -1 are all.")
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
     stop: tuple[str, ...] = ()
@@ -74,27 +78,28 @@ class GenerationOptions(BaseModel):
     @field_validator("stop", mode="before")
     @classmethod
     def _one_stop_or_several(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.startswith("["):
-            value = _json("stop", value)
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("stop")
-    @classmethod
-    def _stops_that_can_be_found(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(value) > _MAX_STOPS or not all(value):
-            raise ValueError(f"it must be at most {_MAX_STOPS} texts, none empty")
-        return value
+        stops = _texts(value) if isinstance(value, str) else value
+        if not isinstance(stops, list | tuple) or len(stops) > _MAX_STOPS:
+            raise ValueError(_STOPS)
+        if not all(isinstance(stop, str) and stop for stop in stops):
+            raise ValueError(_STOPS)
+        return tuple(stops)
 
     @field_validator("stop_token_ids", mode="before")
     @classmethod
-    def _ids_as_text(cls, value: Any) -> Any:
-        return _json("stop_token_ids", value) if isinstance(value, str) else value
+    def _ids_or_ids_as_text(cls, value: Any) -> Any:
+        ids = _json("stop_token_ids", value) if isinstance(value, str) else value
+        if not isinstance(ids, list | tuple) or len(ids) > _MAX_STOP_IDS:
+            raise ValueError(_STOP_IDS)
+        if not all(type(token) is int and 0 <= token <= _INT32 for token in ids):
+            raise ValueError(_STOP_IDS)
+        return tuple(ids)
 
 
 def read_options(request: oip.ModelInferRequest, inputs: Mapping[str, Input]) -> GenerationOptions:
     """Raises Invalid with the option that is wrong."""
     given = {
-        name: _parameter(value)
+        _own(name): _parameter(value)
         for name, value in request.parameters.items()
         if not name.startswith(_IGNORED)
     }
@@ -102,12 +107,10 @@ def read_options(request: oip.ModelInferRequest, inputs: Mapping[str, Input]) ->
     if _JSON in inputs:
         given |= _sampling_parameters(_text(inputs[_JSON]))
     given |= {
-        name: _flag(given_input)
+        _own(name): _flag(given_input)
         for name, given_input in inputs.items()
         if name not in ("text_input", _JSON)
     }
-    if "streaming" in given:  # as some servers call it
-        given["stream"] = given.pop("streaming")
     return _checked(given)
 
 
@@ -165,7 +168,21 @@ def _sampling_parameters(value: Any) -> dict[str, Any]:
         raise Invalid(str(error)) from None
     if not isinstance(found, dict):
         raise Invalid(f"{_JSON} must be a JSON object, not {_short(found)}")
-    return found
+    return {_own(name): value for name, value in found.items()}
+
+
+def _own(name: str) -> str:
+    """Our name of what some servers call otherwise."""
+    return "stream" if name == "streaming" else name
+
+
+def _texts(value: str) -> Any:
+    """A JSON list in a text where it is one: a stop like "[INST]" is itself."""
+    try:
+        found = _json("stop", value)
+    except ValueError:
+        return [value]
+    return found if isinstance(found, list) else [value]
 
 
 def _json(name: str, text: str) -> Any:

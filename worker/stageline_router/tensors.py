@@ -107,7 +107,7 @@ def _from_raw(declared: _Declared, shape: tuple[int, ...], data: bytes) -> Input
     if any(getattr(declared.contents, field) for field in _FIELDS):
         raise Invalid(f"input {name} has contents beside raw_input_contents: send one of the two")
     if datatype == "BYTES":
-        return _strings(name, shape, _split(name, data))
+        return _strings(name, shape, _split(name, shape, data))
     wanted = math.prod(shape) * DATATYPES[datatype].size
     if wanted != len(data):
         raise Invalid(
@@ -148,10 +148,16 @@ def _strings(name: str, shape: tuple[int, ...], elements: Sequence[bytes]) -> In
     return Input(name, "BYTES", shape, elements=tuple(elements))
 
 
-def _split(name: str, data: bytes) -> list[bytes]:
+def _split(name: str, shape: tuple[int, ...], data: bytes) -> list[bytes]:
     elements: list[bytes] = []
+    count = math.prod(shape)
     at = 0
     while at < len(data):
+        if len(elements) == count:
+            raise Invalid(
+                f"input {name} has shape {list(shape)}, that is {count} elements, and "
+                f"{len(data) - at} bytes are left after them"
+            )
         if at + _LENGTH.size > len(data):
             raise Invalid(f"input {name} ends within the length of element {len(elements)}")
         (length,) = _LENGTH.unpack_from(data, at)

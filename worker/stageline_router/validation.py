@@ -17,6 +17,7 @@ from stageline_router.tensors import Input
 from stageline_wire import DATATYPES
 
 _IDS = "input_ids"
+_MASK = "attention_mask"
 
 
 def check_model(name: str, version: str, served: str) -> None:
@@ -93,12 +94,27 @@ def _check_tokens(inputs: Mapping[str, Input], info: pb.ModelInfo) -> None:
         raise Invalid(
             f"{_IDS} has {length} tokens, the model takes at most {info.max_model_len}: shorten it"
         )
+    if _MASK in inputs:
+        _check_mask(inputs[_MASK])
+
+
+def _check_mask(mask: Input) -> None:
+    rows = _values(mask).any(axis=1)
+    if not rows.all():
+        raise Invalid(
+            f"row {int(rows.argmin())} of {_MASK} is all 0: a row needs a token that counts"
+        )
 
 
 def _check_range(given: Input, limit: int) -> None:
-    values = np.frombuffer(given.data, dtype=f"<i{DATATYPES[given.datatype].size}")
+    values = _values(given)
     if (wrong := (values < 0) | (values >= limit)).any():
-        at = [int(index) for index in np.unravel_index(wrong.argmax(), given.shape)]
+        at = tuple(int(index) for index in np.unravel_index(wrong.argmax(), given.shape))
         raise Invalid(
-            f"input {given.name} has {values[wrong.argmax()]} at {at}: it must be 0 to {limit - 1}"
+            f"input {given.name} has {values[at]} at {list(at)}: it must be 0 to {limit - 1}"
         )
+
+
+def _values(given: Input) -> np.ndarray:
+    values = np.frombuffer(given.data, dtype=f"<i{DATATYPES[given.datatype].size}")
+    return values.reshape(given.shape)
