@@ -131,6 +131,15 @@ def test_tokens_without_text_make_the_window_no_longer(token):
     assert max(windows) <= 8, f"{max(windows)} tokens were decoded at once"
 
 
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=90), st.lists(st.integers(0, 7)))
+@example([1, 2], [3, 4])
+def test_an_answer_goes_on_where_its_prompt_ends(prompt, answer):
+    tokenizer = words()
+    detokenizer = Detokenizer(tokenizer, prompt=prompt)
+    made = "".join(map(detokenizer.push, answer)) + detokenizer.finish()
+    assert tokenizer.decode(prompt) + made == tokenizer.decode(prompt + answer)
+
+
 @given(st.lists(st.sampled_from(ALL), min_size=20, max_size=60))
 def test_a_stream_never_stalls(tokens):
     made = deltas(BYTES, tokens)

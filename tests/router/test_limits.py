@@ -67,6 +67,31 @@ def test_a_name_without_end_does_not_drown_the_sentence(stub, request_):
     assert error.details().endswith("…")
 
 
+def test_a_text_that_can_not_fit_is_refused_before_it_is_tokenised(stub):
+    began = time.process_time()
+    error = refused(stub, text(b"word " * 4_000_000))
+    assert error.code() is INVALID
+    assert "20000000 characters" in error.details()
+    assert "512 tokens" in error.details()
+    # Router and stages are in this process. Tokenising it would take twenty seconds.
+    assert time.process_time() - began < 5, "it was tokenised"
+
+
+@pytest.mark.parametrize("shape", [[1], [10_000_000]])
+def test_ten_million_texts_are_not_made_to_be_counted(stub, shape):
+    began = time.process_time()
+    nothing = text(shape=shape)
+    nothing.raw_input_contents[0] = bytes(40_000_000)
+    assert refused(stub, nothing).code() is INVALID
+    assert time.process_time() - began < 2, "each was looked at"
+
+
+def test_a_text_of_blanks_alone_has_no_token(stub):
+    error = refused(stub, text(b"a cat", b"  \t "))
+    assert error.code() is INVALID
+    assert "text 1 of text_input has no token" in error.details()
+
+
 def test_bytes_that_are_no_request_end_a_stream_with_a_sentence(channel, stub):
     said = list(channel.stream_stream(STREAM)(iter([b"\xff\xff"]), timeout=20))
     (response,) = map(oip.ModelStreamInferResponse.FromString, said)

@@ -22,7 +22,7 @@ from stageline_router.options import GenerationOptions, read_options
 from stageline_router.pipelines import Pipelines
 from stageline_router.rows import Rows, TensorRows, TextRows
 from stageline_router.tensors import Input, read_inputs, write_strings, write_tensor
-from stageline_router.text import Tokenizer, read_text
+from stageline_router.text import Tokenizer, check_size, read_text
 from stageline_router.validation import check_model, check_outputs, check_tensors
 
 _P = ParamSpec("_P")
@@ -114,8 +114,7 @@ class FrontDoor:
                 "for the model's other outputs"
             )
         texts = [
-            _row(row, tokenizer.encode(text), info)
-            for row, text in enumerate(read_text(given[_TEXT]))
+            _row(row, text, tokenizer, info) for row, text in enumerate(read_text(given[_TEXT]))
         ]
         optional = tuple(spec.name for spec in info.inputs if spec.optional)
         return TextRows(tuple(texts), info.pad_token_id, optional, (_EMBEDDING,))
@@ -229,7 +228,9 @@ async def _aside(
     return await asyncio.to_thread(work, *args, **kwargs)
 
 
-def _row(row: int, tokens: list[int], info: pb.ModelInfo) -> tuple[int, ...]:
+def _row(row: int, text: str, tokenizer: Tokenizer, info: pb.ModelInfo) -> tuple[int, ...]:
+    check_size(f"text {row} of text_input", text, info.max_model_len)
+    tokens = tokenizer.encode(text)
     if not tokens:
         raise Invalid(f"text {row} of text_input has no token: give some text")
     if len(tokens) > info.max_model_len:

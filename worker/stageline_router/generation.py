@@ -13,7 +13,7 @@ from stageline.v1 import pipeline_pb2 as pb
 from stageline_router.errors import Invalid
 from stageline_router.options import GenerationOptions
 from stageline_router.pipelines import Pipelines
-from stageline_router.text import Detokenizer, Tokenizer
+from stageline_router.text import Detokenizer, Tokenizer, check_size
 from stageline_wire import DATATYPES, TensorView
 
 
@@ -29,6 +29,7 @@ class Delta:
 
 def encode_prompt(text: str, tokenizer: Tokenizer, info: pb.ModelInfo) -> list[int]:
     """The prompt's token ids. Raises Invalid when it has none, or leaves no room for an answer."""
+    check_size("text_input", text, info.max_model_len)
     prompt = tokenizer.encode(text)
     if not prompt:
         raise Invalid("text_input has no token: give some text")
@@ -51,7 +52,7 @@ async def generate(
 
     Raises Refusal. Closing the iterator early frees the sequence's place in the pipeline.
     """
-    detokenizer = Detokenizer(tokenizer, options.stop)
+    detokenizer = Detokenizer(tokenizer, options.stop, prompt)
     leader = await pipelines.pick(seconds)
     count = 0
     async with aclosing(leader.generate(_ids(prompt), **_sampling(options))) as tokens:

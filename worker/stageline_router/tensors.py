@@ -16,6 +16,7 @@ from stageline_router.errors import Invalid
 from stageline_wire import DATATYPES, TensorView
 
 _MAX_DIMENSIONS = 8
+_MAX_ELEMENTS = 1 << 16  # of BYTES, because each becomes an object
 _LENGTH = struct.Struct("<I")
 # datatype: field of InferTensorContents, struct letter
 _TYPED = {
@@ -107,6 +108,7 @@ def _from_raw(declared: _Declared, shape: tuple[int, ...], data: bytes) -> Input
     if any(getattr(declared.contents, field) for field in _FIELDS):
         raise Invalid(f"input {name} has contents beside raw_input_contents: send one of the two")
     if datatype == "BYTES":
+        _check_count(name, shape)
         return _strings(name, shape, _split(name, shape, data))
     wanted = math.prod(shape) * DATATYPES[datatype].size
     if wanted != len(data):
@@ -126,7 +128,8 @@ def _from_contents(declared: _Declared, shape: tuple[int, ...]) -> Input:
         raise Invalid(f"input {name} is {datatype} and has {used[0]}: use {field}")
     values = getattr(declared.contents, field)
     if datatype == "BYTES":
-        return _strings(name, shape, list(values))
+        _check_count(name, shape)
+        return _strings(name, shape, values)
     if math.prod(shape) != len(values):
         raise Invalid(
             f"input {name} has shape {list(shape)}, that is {math.prod(shape)} values, and "
@@ -137,6 +140,14 @@ def _from_contents(declared: _Declared, shape: tuple[int, ...]) -> Input:
     except struct.error:
         raise Invalid(f"input {name} has a value that {datatype} cannot hold") from None
     return Input(name, datatype, shape, data)
+
+
+def _check_count(name: str, shape: tuple[int, ...]) -> None:
+    if (count := math.prod(shape)) > _MAX_ELEMENTS:
+        raise Invalid(
+            f"input {name} has shape {list(shape)}, that is {count} elements: one request takes "
+            f"{_MAX_ELEMENTS}"
+        )
 
 
 def _strings(name: str, shape: tuple[int, ...], elements: Sequence[bytes]) -> Input:

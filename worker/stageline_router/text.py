@@ -13,6 +13,8 @@ from stageline_router.tensors import Input
 
 _FILE = "tokenizer.json"
 _UNFINISHED = "\ufffd"  # how a decoder shows bytes that are no whole character (yet)
+_LONGEST_TOKEN = 64  # characters, on the average of a whole text
+_CONTEXT = 64  # tokens of a prompt that an answer's first ones are decoded with
 _LAST = 3  # tokens at the end that may belong to a character that is not whole yet
 
 
@@ -43,12 +45,16 @@ class Tokenizer:
             raise ValueError(f"{path} is no tokenizer: {error}") from None
 
     def encode(self, text: str) -> list[int]:
-        """Ids with the model's own special tokens around them. Raises Invalid."""
+        """Ids with the model's own special tokens around them; none when these would be all.
+
+        Raises Invalid.
+        """
         try:
-            ids: list[int] = self._tokenizer.encode(text).ids
+            encoding = self._tokenizer.encode(text)
         except Exception as error:  # the library raises no class of its own
             raise Invalid(f"the model's tokenizer cannot read this text: {error}") from None
-        return ids
+        ids: list[int] = encoding.ids
+        return [] if all(encoding.special_tokens_mask) else ids
 
     def has_text(self, token: int) -> bool:
         """False for special tokens and for ids past the vocabulary: decode leaves them out."""
@@ -81,19 +87,34 @@ def _text(name: str, row: int, element: bytes) -> str:
     return text
 
 
+def check_size(name: str, text: str, max_tokens: int) -> None:
+    """Refuse on sight what is far too long: its tokens would take a hundred times its memory.
+
+    Raises Invalid. `max_tokens` 0 is no limit.
+    """
+    if max_tokens and len(text) > max_tokens * _LONGEST_TOKEN:
+        raise Invalid(
+            f"{name} has {len(text)} characters, and the model takes at most {max_tokens} tokens: "
+            "shorten it"
+        )
+
+
 class Detokenizer:
     """Tokens in, the text that is certain out.
 
     Decoding is not additive: a character may span tokens, and a token's text may depend on the
     one before it. So the last certain tokens are decoded again together with the new ones, and
     what comes beyond their text is new; the window stays a few tokens long. What may become a
-    stop string is held back until it is none.
+    stop string is held back until it is none. The first tokens are decoded after those of
+    `prompt`: alone, many tokenizers would drop the space that they begin with.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), prompt: Sequence[int] = ()
+    ) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
-        self._certain: list[int] = []  # tokens whose text is out, kept as context
+        self._certain = _context(tokenizer, prompt)  # tokens whose text is out
         self._new: list[int] = []
         self._held = ""
         self.stopped = False
@@ -151,3 +172,9 @@ class Detokenizer:
             if any(stop.startswith(text[-length:]) for stop in self._stop):
                 return length
         return 0
+
+
+def _context(tokenizer: Tokenizer, prompt: Sequence[int]) -> list[int]:
+    near = list(prompt[-_CONTEXT:])
+    # Cut within a character, some decoders make nonsense of all bytes up to the next word.
+    return list(prompt) if tokenizer.decode(near).startswith(_UNFINISHED) else near
