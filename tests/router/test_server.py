@@ -188,7 +188,9 @@ def test_a_port_in_use_is_one_sentence(tmp_path):
         document = router_document(checkpoint("bert"), [], listen=address)
         with process(document, tmp_path) as (running, _):
             assert running.wait(20) == 1
-            assert f"{address} cannot be bound" in running.stderr.read()
+            said = running.stderr.read()
+    assert f"{address} cannot be bound" in said
+    assert said.count("\n") == 1, f"not one sentence: {said}"
 
 
 def _reachable(address: str) -> bool:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
+
+# The core's own lines would stand between ours; it reads this when it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from stageline_router.document import DocumentError, changes, read_document
 from stageline_router.server import RouterError, RouterServer
