@@ -29,7 +29,7 @@ _HEADINGS = (
     "pipeline", "stage", "layers", "state", "loaded", "batches", "compute", "hop", "transport",
     "restarts", "message",
 )  # fmt: skip
-_PROGRESS = re.compile(r"[\d.]+( \w+)? of [\d.]+ \w+")
+_PROGRESS = re.compile(r"(: )?[\d.]+( \w+)? of [\d.]+ \w+")
 _LEFT = frozenset({"pipeline", "stage", "layers", "state", "transport", "message"})
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _NOHUP = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # `nohup stageline up` means it
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *(() if _NOHUP else (signal.SIGHUP,)))
 _KILLED = 130
+# `timeout` and some terminals send one signal to the process and again to its group: that is one.
+_ONE_SIGNAL_SECONDS = 0.3
 
 
 def up(
@@ -174,13 +176,14 @@ class _Session:
         """The first stop signal ends in order, the second at once."""
         self._stop = supervisor.stop
 
-        def kill() -> None:
-            self.killed = True
-            supervisor.kill()
+        def kill(since: float) -> None:
+            if loop.time() - since > _ONE_SIGNAL_SECONDS:
+                self.killed = True
+                supervisor.kill()
 
         def stop() -> None:
             for number in _STOP_SIGNALS:
-                loop.add_signal_handler(number, kill)
+                loop.add_signal_handler(number, kill, loop.time())
             self._say("stopping: the router drains, then the stages go (Ctrl-C again kills)")
             supervisor.stop()
 
@@ -211,7 +214,7 @@ def try_next(view: View, address: str) -> str:
 
     where = "" if address == DEFAULT_ADDRESS else f" --address {address}"
     if view.info is not None and view.info.task == pipeline_pb2.GENERATE:
-        return f'stageline generate "Once upon a time"{where}'
+        return f'stageline generate "The "{where}'
     if view.info is not None and view.info.embeds_text:
         return f'stageline infer --text "A cat sat on the mat."{where}'
     names = [tensor.name for tensor in view.info.inputs if not tensor.optional] if view.info else []

@@ -62,7 +62,7 @@ def test_no_session_while_a_stage_is_missing_or_loads_and_the_reason_is_said():
     sessions.heard(0, 100, LOADED, 0.0)
     half = Heard(Loading.LOADING, loaded_bytes=41 << 20, total_bytes=135 << 20)
     assert sessions.heard(2, 102, half, 0.0) == []
-    assert sessions.missing(0.0) == "stage 1 is not there; stage 2 is loading: 41 of 135 MiB"
+    assert sessions.missing(0.0) == "stage 1 is not there; stage 2 is loading: 41 MiB of 135 MiB"
     failed = Heard(Loading.FAILED, error="no such file")
     sessions.heard(2, 102, failed, 0.0)
     assert "stage 2 failed: no such file" in sessions.missing(0.0)

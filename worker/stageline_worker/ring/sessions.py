@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from stageline_api.quantity import format_bytes
 from stageline_worker.timing import Timing
 
 
@@ -266,8 +267,8 @@ class Sessions:
         if heard.loading is Loading.FAILED:
             return f"stage {stage} failed: {heard.error}"
         if heard.loading is Loading.LOADING:
-            done, total = (f"{n / 2**20:.0f}" for n in (heard.loaded_bytes, heard.total_bytes))
-            return f"stage {stage} is loading: {done} of {total} MiB"
+            done, total = map(format_bytes, (heard.loaded_bytes, heard.total_bytes))
+            return f"stage {stage} is loading" + (f": {done} of {total}" if total else "")
         if heard.loading is not Loading.LOADED:
             return f"stage {stage} is {heard.loading.value}"
         if self._is_silent(peer, now):
