@@ -76,3 +76,8 @@ class RouterDocument(_Document):
         default=2.0, ge=0, description="Time that a request may wait for others to fill a batch."
     )
     max_queue: int = Field(default=1024, ge=1, description="Requests accepted and not answered.")
+    drain_seconds: float = Field(
+        default=25.0,
+        ge=0,
+        description="Time for what was accepted once told to stop; whoever stops it waits longer.",
+    )

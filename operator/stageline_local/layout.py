@@ -70,6 +70,7 @@ def lay_out(deployment: PipelineDeployment, plan: Plan, port: int) -> Layout:
     )
     leaders = {pipeline.name: pipeline.leader for pipeline in pipelines}
     router = router_document(deployment, plan, f"{LOOPBACK}:{port}", leaders)
+    router = router.model_copy(update={"drain_seconds": ROUTER_GRACE_SECONDS - 2})
     return Layout(deployment.metadata.name, pipelines, router)
 
 

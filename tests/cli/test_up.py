@@ -11,6 +11,7 @@ import grpc
 
 from stageline.v1 import pipeline_pb2 as v1
 from stageline.v1.pipeline_pb2_grpc import PipelineStub
+from stageline_local.layout import ROUTER_GRACE_SECONDS
 from support.processes import environment, processes_marked, until
 from support.up import up, write_manifest
 from support.zoo import checkpoint
@@ -50,6 +51,8 @@ async def test_serve_heal_and_stop(tmp_path):
     async with up(tmp_path, path) as running:
         await running.line(f"tiny is ready at {address}")
         assert "stage  layers" in running.lines[0], "no plan before the start"
+        router = json.loads((tmp_path / "state" / "tiny" / "tiny-router.json").read_text())
+        assert router["drain_seconds"] < ROUTER_GRACE_SECONDS, "it would be killed while it drains"
         code, before = await stageline(*call)
         assert code == 0
 

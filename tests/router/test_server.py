@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import grpc
@@ -21,8 +22,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from tritonclient.utils import InferenceServerException
 
 from stageline_router.server import SERVICE
-from support.clients import infer, outcome, triton_input
+from support.clients import infer, outcome, text_input, triton_input
 from support.front import front_door, router, router_document
+from support.lettered import lettered
 from support.pipeline import free_ports, local_pipeline, process_pipeline
 from support.zoo import checkpoint
 
@@ -161,6 +163,26 @@ def test_the_process_serves_follows_its_document_and_drains(tmp_path):
         os.kill(running.pid, signal.SIGTERM)
         assert running.wait(20) == 0
         assert "Traceback" not in running.stderr.read()
+
+
+@pytest.mark.parametrize(("drain", "whole"), [(20.0, True), (0.0, False)])
+def test_what_was_accepted_is_finished_within_the_time_to_drain(tmp_path, drain, whole):
+    with ExitStack() as stack:
+        pipeline = stack.enter_context(local_pipeline(lettered(), [3, 3]))
+        address = f"127.0.0.1:{free_ports(1)[0]}"
+        document = router_document(
+            lettered(), [pipeline.leader], listen=address, drain_seconds=drain
+        )
+        running, _ = stack.enter_context(process(document, tmp_path))
+        wait_for(lambda: answers(address), "the pipeline")
+        client = stack.enter_context(triton.InferenceServerClient(address))
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        options = {"parameters": {"max_tokens": 250, "ignore_eos": True}}
+        answer = pool.submit(outcome, client, text_input("a"), **options)
+        pipeline.wait_until(lambda report: report.sequences == 1, "the generation")
+        os.kill(running.pid, signal.SIGTERM)
+        assert isinstance(answer.result(30), InferenceServerException) != whole
+        assert running.wait(20) == 0
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ async def _serve(path: Path) -> None:
     following = asyncio.create_task(_follow(router, path))
     await stopped.wait()
     following.cancel()
-    await router.stop()
+    await router.stop(router.document.drain_seconds)
 
 
 async def _follow(router: RouterServer, path: Path) -> None:

@@ -85,7 +85,7 @@ class RouterServer:
         log("pipelines", names=",".join(pipeline.name for pipeline in document.pipelines))
         await self._pipelines.update(document.pipelines)
 
-    async def stop(self, grace: float = 30.0) -> None:
+    async def stop(self, grace: float) -> None:
         """Refuse new requests, finish those that are here within `grace` seconds, hang up."""
         await self._health.enter_graceful_shutdown()
         self._pipelines.hold_no_more()
