@@ -60,6 +60,8 @@ def test_no_session_while_a_stage_is_missing_or_loads_and_the_reason_is_said():
     sessions.attach(0, 100, 0.0)
     sessions.attach(2, 102, 0.0)
     sessions.heard(0, 100, LOADED, 0.0)
+    sessions.heard(2, 102, Heard(Loading.LOADING), 0.0)
+    assert sessions.missing(0.0) == "stage 1 is not there; stage 2 is loading"
     half = Heard(Loading.LOADING, loaded_bytes=41 << 20, total_bytes=135 << 20)
     assert sessions.heard(2, 102, half, 0.0) == []
     assert sessions.missing(0.0) == "stage 1 is not there; stage 2 is loading: 41 MiB of 135 MiB"

@@ -268,7 +268,9 @@ class Sessions:
             return f"stage {stage} failed: {heard.error}"
         if heard.loading is Loading.LOADING:
             done, total = map(format_bytes, (heard.loaded_bytes, heard.total_bytes))
-            return f"stage {stage} is loading" + (f": {done} of {total}" if total else "")
+            return f"stage {stage} is loading" + (
+                f": {done} of {total}" if heard.total_bytes else ""
+            )
         if heard.loading is not Loading.LOADED:
             return f"stage {stage} is {heard.loading.value}"
         if self._is_silent(peer, now):
