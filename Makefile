@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test e2e bench lint fmt proto docs check-generated train lock clean
+.PHONY: help install demo test e2e bench lint fmt proto api check-generated train lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,12 +54,12 @@ fmt: $(INSTALLED) ## Format the code, mend what can be mended
 proto: $(INSTALLED) ## Generate proto/gen from proto/
 	$(BIN)/python scripts/gen_proto.py
 
-docs: $(INSTALLED) ## Generate the reference pages of docs/ from the code
-	$(BIN)/python scripts/gen_docs.py
+api: $(INSTALLED) ## Generate the resource's reference page and CRD from its models
+	$(BIN)/python scripts/gen_api.py
 
 check-generated: $(INSTALLED)
 	$(BIN)/python scripts/gen_proto.py --check
-	$(BIN)/python scripts/gen_docs.py --check
+	$(BIN)/python scripts/gen_api.py --check
 
 train: $(INSTALLED) ## Train the small language model of examples/ again
 	$(BIN)/python scripts/train_tiny_llama.py

@@ -71,7 +71,7 @@ def test_a_condition_needs_a_reason_that_programs_can_read(reason):
 
 def test_the_reference_of_the_fields_is_current():
     checked = subprocess.run(
-        [sys.executable, "scripts/gen_docs.py", "--check"],
+        [sys.executable, "scripts/gen_api.py", "--check"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert checked.returncode == 0, checked.stderr

@@ -1,4 +1,7 @@
-"""Generate docs/resource.md from the models; with --check, say whether it is current."""
+"""Generate what follows from the models of the resource: its reference page and its CRD.
+
+With --check, say whether the committed files are current.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from stageline_api.crd import crd
 from stageline_api.quantity import DURATION_PATTERN
 from stageline_api.resource import API_VERSION, KIND, PipelineDeployment
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "resource.md"
+CRD = ROOT / "manifests" / "crd.yaml"
 INTRODUCTION = f"""# The resource
 
 Every field of `{KIND}` (`{API_VERSION}`), generated from the models in
-`operator/stageline_api` by `scripts/gen_docs.py`. A field that is not here is refused, and the
+`operator/stageline_api` by `scripts/gen_api.py`. A field that is not here is refused, and the
 refusal says which one was probably meant. Quantities are Kubernetes' own (`80Gi`, `500m`);
 durations have a unit (`2ms`, `1m30s`). A field without a default is empty when it is left out.
 """
@@ -34,6 +41,12 @@ def page() -> str:
         lines += [row(name, field, part, schema["$defs"]) for name, field in fields(part)]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def definition() -> str:
+    """The CustomResourceDefinition as YAML."""
+    head = "# Generated from operator/stageline_api by scripts/gen_api.py; do not edit.\n"
+    return head + yaml.safe_dump(crd(), sort_keys=False, width=100)
 
 
 def parts(part: Schema, defs: dict[str, Schema], path: str) -> Iterator[tuple[str, Schema]]:
@@ -104,10 +117,12 @@ def main() -> None:
     parser.add_argument(
         "--check", action="store_true", help="change nothing, fail when not current"
     )
-    if not parser.parse_args().check:
-        PAGE.write_text(page())
-    elif not PAGE.exists() or PAGE.read_text() != page():
-        sys.exit("docs/resource.md is not current: run scripts/gen_docs.py and commit")
+    check = parser.parse_args().check
+    for path, text in {PAGE: page(), CRD: definition()}.items():
+        if not check:
+            path.write_text(text)
+        elif not path.exists() or path.read_text() != text:
+            sys.exit(f"{path.relative_to(ROOT)} is not current: run `make api` and commit")
 
 
 if __name__ == "__main__":
