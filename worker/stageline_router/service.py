@@ -40,6 +40,9 @@ def _answered(
             return await method(self, request, context)
         except Refusal as refusal:
             await context.abort(refusal.code, str(refusal))
+        except Exception as error:  # gRPC would send the client its text, and log nothing of ours
+            log("request_failed", method=method.__name__, error=repr(error))
+            await context.abort(grpc.StatusCode.INTERNAL, _BUG)
         raise AssertionError("abort does not return")
 
     return call
