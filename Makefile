@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@echo "Making $(VENV) (torch and the rest, a few minutes the first time) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "pip==$(PIP_VERSION)"
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group dev --editable '.[worker,router,cli]'
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group dev --editable '.[local]'
 	@touch $@
 
 demo: $(INSTALLED) ## Serve two real models cut into stages, call them, check every answer

@@ -10,7 +10,7 @@ trap 'rm -rf "$scratch"' EXIT
 pip() { "$scratch/venv/bin/python" -m pip --quiet "$@"; }
 pip install "pip==$PIP_VERSION"
 pip install "torch==$TORCH_VERSION"
-pip install --group dev -e '.[operator,worker,router,cli]'
+pip install --group dev -e '.[local]'
 {
   echo "# Written by \`make lock\`; do not edit. Python 3.11."
   pip freeze --exclude-editable | sed -E 's/^(torch==[^+]+)\+.*/\1/'

@@ -130,6 +130,21 @@ class RouterSpec(SpecModel):
     )
 
 
+class RolloutSpec(SpecModel):
+    """How pipelines of an old revision make way for those of a new one."""
+
+    max_surge: Annotated[Whole, Field(ge=0, le=10_000)] = Field(
+        default=1, description="Pipelines that may exist beyond spec.replicas meanwhile."
+    )
+    max_unavailable: Annotated[Whole, Field(ge=0, le=10_000)] = Field(
+        default=0, description="Pipelines of spec.replicas that may be missing meanwhile."
+    )
+    progress_deadline: Duration = Field(
+        default="30m",
+        description="How long it may go without progress before the resource says Stalled.",
+    )
+
+
 class PipelineDeploymentSpec(SpecModel):
     """A model, cut into stages, and copies of it."""
 
@@ -153,6 +168,9 @@ class PipelineDeploymentSpec(SpecModel):
         default_factory=GenerationSpec, description="How text is generated."
     )
     router: RouterSpec = Field(default_factory=RouterSpec, description="The front door.")
+    rollout: RolloutSpec = Field(
+        default_factory=RolloutSpec, description="How a change comes to the pipelines."
+    )
 
     @model_validator(mode="after")
     def _fields_agree(self) -> PipelineDeploymentSpec:
@@ -161,6 +179,11 @@ class PipelineDeploymentSpec(SpecModel):
             raise SentenceError(
                 f"spec.pipeline.partition {list(partition)} has {len(partition)} stages but "
                 f"spec.pipeline.stages is {stages}: leave one of the two out, or make them agree"
+            )
+        if self.rollout.max_surge == 0 and self.rollout.max_unavailable == 0:
+            raise SentenceError(
+                "spec.rollout.maxSurge and spec.rollout.maxUnavailable are both 0, so no pipeline "
+                "could ever be replaced: set one of them to 1"
             )
         named = Counter(stage for override in self.stage_overrides for stage in override.stages)
         twice = [stage for stage, times in sorted(named.items()) if times > 1]

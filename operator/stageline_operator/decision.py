@@ -1,0 +1,47 @@
+"""What is to be done about one resource: the only output of every decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stageline_operator.kinds import Kind, Object
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """A child to delete: exactly this one, not a later one of the same name."""
+
+    kind: Kind
+    name: str
+    uid: str
+    force: bool = False
+    """At once, for a pod whose node cannot confirm its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A Kubernetes Event about the resource."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    """CamelCase, one word."""
+    note: str
+    """A sentence."""
+    action: str = "Reconcile"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Everything that one reconcile does, in the order of the fields."""
+
+    apply: tuple[Object, ...] = ()
+    """Children to make or to bring back to what they should be, by server-side apply."""
+    delete: tuple[Delete, ...] = ()
+    create: tuple[Object, ...] = ()
+    """Pods to make."""
+    status: dict[str, Any] | None = None
+    """The new status, None when nothing changed."""
+    notices: tuple[Notice, ...] = ()
+    again: float | None = None
+    """Seconds after which to look again though nothing may have changed."""

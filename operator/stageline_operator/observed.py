@@ -1,0 +1,109 @@
+"""What the operator has seen of one resource: the only input of every decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from stageline_api.plan import Plan
+from stageline_api.profile import ModelProfile
+from stageline_api.spec import PipelineDeploymentSpec
+from stageline_operator.kinds import Kind, Object
+
+
+class PipelineKey(NamedTuple):
+    """One pipeline: the revision that it belongs to, and its index from 0."""
+
+    revision: str
+    index: int
+
+
+class PodKey(NamedTuple):
+    """One stage pod."""
+
+    revision: str
+    index: int
+    stage: int
+
+    @property
+    def pipeline(self) -> PipelineKey:
+        """The pipeline that it is part of."""
+        return PipelineKey(self.revision, self.index)
+
+
+class RevisionRecord(BaseModel):
+    """All from which the pods of one revision are made, kept as the data of a ControllerRevision.
+
+    A pod of an old revision that is lost while a new one rolls out is made anew from its record.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    revision: str
+    number: int
+    """Counts up: a higher one is newer."""
+    image: str
+    """Of the worker."""
+    spec: PipelineDeploymentSpec
+    profile: ModelProfile
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """One worker as it sees itself (stageline.v1.WorkerReport)."""
+
+    stage: int
+    state: Literal["Starting", "Loading", "Loaded", "Serving", "Draining", "Failed"]
+    incarnation: int = 0
+    first_layer: int = 0
+    end_layer: int = 0
+    loaded_bytes: int = 0
+    total_bytes: int = 0
+    loads: int = 0
+    transport: str = ""
+    microbatches: int = 0
+    compute_seconds: float = 0.0
+    hop_seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineReport:
+    """One pipeline as its leader sees it (stageline.v1.PipelineReport)."""
+
+    pipeline: str
+    revision: str
+    state: Literal["Waiting", "Connecting", "Ready", "Draining"]
+    """Ready: a canary microbatch went round the ring."""
+    message: str = ""
+    sessions: int = 0
+    in_flight: int = 0
+    """Requests accepted and not answered."""
+    stages: tuple[StageReport, ...] = ()
+
+    def stage(self, number: int) -> StageReport | None:
+        """The report of one stage, None while its worker has not been heard."""
+        return next((report for report in self.stages if report.stage == number), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One resource, its children and what its pipelines report, at one moment."""
+
+    resource: Object
+    children: Mapping[Kind, Mapping[str, Object]]
+    """Those that are labelled as its own and controlled by it, by kind and name."""
+    reports: Mapping[PipelineKey, PipelineReport] = field(default_factory=dict)
+    """The newest of each pipeline whose leader is heard now."""
+    taken: Mapping[tuple[Kind, str], str] = field(default_factory=dict)
+    """Children that cannot be made since the name is somebody else's, and whose it is."""
+    refused: Mapping[tuple[Kind, str], str] = field(default_factory=dict)
+    """Children that the API server refused to make (quota, admission), and its sentence."""
+
+    def of(self, kind: Kind) -> Mapping[str, Object]:
+        """The children of one kind, by name."""
+        return self.children.get(kind, {})
