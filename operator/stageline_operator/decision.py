@@ -20,6 +20,15 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class Patch:
+    """A merge patch of a pod that exists: its labels brought back, a router told to look."""
+
+    kind: Kind
+    name: str
+    body: Object
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """A Kubernetes Event about the resource."""
 
@@ -37,6 +46,8 @@ class Decision:
 
     apply: tuple[Object, ...] = ()
     """Children to make or to bring back to what they should be, by server-side apply."""
+    patch: tuple[Patch, ...] = ()
+    """Of objects that may be gone by now, which is no error."""
     delete: tuple[Delete, ...] = ()
     create: tuple[Object, ...] = ()
     """Pods to make."""

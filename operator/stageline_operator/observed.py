@@ -97,6 +97,8 @@ class Observed:
     resource: Object
     children: Mapping[Kind, Mapping[str, Object]]
     """Those that are labelled as its own and controlled by it, by kind and name."""
+    router_pods: Mapping[str, Object] = field(default_factory=dict)
+    """Pods labelled as the resource's router: its Deployment's, so no children of its own."""
     reports: Mapping[PipelineKey, PipelineReport] = field(default_factory=dict)
     """The newest of each pipeline whose leader is heard now."""
     taken: Mapping[tuple[Kind, str], str] = field(default_factory=dict)

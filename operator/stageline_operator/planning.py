@@ -1,0 +1,150 @@
+"""From a resource to the revision that it asks for: profile, plan, record. Pure.
+
+A profile is taken once: its pod is made, ends with the profile as its termination message, and is
+deleted when the profile stands in the record of a revision. Later revisions of the same model take
+it from there. What the plan refuses never becomes a revision, so no stage pod is ever made of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from stageline_api.plan import Plan, PlanError, plan
+from stageline_api.plan_request import plan_request
+from stageline_api.profile import ModelProfile
+from stageline_api.rendering import RenderError
+from stageline_api.resource import PipelineDeployment
+from stageline_operator.kinds import Object
+from stageline_operator.observed import PodKey, RevisionRecord
+from stageline_operator.render import profile_subject, revision, stage_pod
+from stageline_operator.settings import RenderSettings
+
+_LARGEST_PROFILE = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """What came of it: a record, or why there is none (yet)."""
+
+    record: RevisionRecord | None = None
+    profiled: bool = False
+    """The profile is known; its pod is needed no longer once the record is stored."""
+    refused: str = ""
+    """The reason of a refusal that only another spec can mend, in one word."""
+    message: str = ""
+    """The refusal, or why the profile cannot be used, as a sentence."""
+
+
+def planning(
+    resource: Object,
+    deployment: PipelineDeployment,
+    records: Iterable[RevisionRecord],
+    profile_pod: Object | None,
+    settings: RenderSettings,
+) -> Planning:
+    """Where the resource stands between its spec and a revision that can be started."""
+    known = sorted(records, key=lambda record: record.number)
+    profile = _known_profile(deployment, known)
+    if profile is None:
+        profile, complaint = _fresh_profile(profile_pod)
+        if profile is None:
+            return Planning(message=complaint)
+    try:
+        made = plan(profile, plan_request(deployment))
+        _check_same_model(deployment, profile, known)
+        record = _record(deployment, profile, made, known, settings)
+        _check_renders(resource, record, settings)
+    except PlanError as error:
+        return Planning(profiled=True, refused="PlanRefused", message=str(error))
+    except _OtherModelError as error:
+        return Planning(profiled=True, refused="ModelChanged", message=str(error))
+    except RenderError as error:
+        return Planning(profiled=True, refused=error.reason, message=str(error))
+    return Planning(record, profiled=True)
+
+
+def read_profile(message: str) -> ModelProfile:
+    """The profile in a termination message: base64 of zlib of its JSON; ValueError otherwise."""
+    packed = base64.b64decode(message, validate=True)
+    opened = zlib.decompressobj()
+    text = opened.decompress(packed, _LARGEST_PROFILE)
+    return ModelProfile.model_validate_json(text)
+
+
+class _OtherModelError(Exception):
+    """The spec names a model that clients of the old one would not know."""
+
+
+def _known_profile(
+    deployment: PipelineDeployment, known: list[RevisionRecord]
+) -> ModelProfile | None:
+    subject = profile_subject(deployment)
+    for record in reversed(known):
+        before = deployment.model_copy(update={"spec": record.spec})
+        if profile_subject(before) == subject:
+            return record.profile
+    return None
+
+
+def _fresh_profile(pod: Object | None) -> tuple[ModelProfile | None, str]:
+    ended = _ended(pod)
+    if ended is None or ended.get("exitCode") != 0:
+        return None, ""
+    try:
+        return read_profile(ended.get("message", "")), ""
+    except (ValidationError, ValueError, binascii.Error, zlib.error):
+        return None, (
+            "the profile that the worker image wrote cannot be read: run operator and worker "
+            "images of the same version"
+        )
+
+
+def _ended(pod: Object | None) -> dict[str, Any] | None:
+    statuses = ((pod or {}).get("status") or {}).get("containerStatuses") or []
+    states = (status.get("state", {}).get("terminated") for status in statuses)
+    return next((state for state in states if state), None)
+
+
+def _check_same_model(
+    deployment: PipelineDeployment, profile: ModelProfile, known: list[RevisionRecord]
+) -> None:
+    """Old and new pipelines answer behind one name, so they must take and give the same."""
+    if not known:
+        return
+    before = known[-1].profile
+    if (before.architecture, before.task) != (profile.architecture, profile.task):
+        raise _OtherModelError(
+            f"spec.model.uri {deployment.spec.model.uri} holds a {profile.architecture}, but "
+            f"{deployment.metadata.name} serves a {before.architecture}, and clients of one would "
+            "be answered by the other: make another PipelineDeployment for it"
+        )
+
+
+def _record(
+    deployment: PipelineDeployment,
+    profile: ModelProfile,
+    made: Plan,
+    known: list[RevisionRecord],
+    settings: RenderSettings,
+) -> RevisionRecord:
+    image = deployment.spec.image or settings.worker_image
+    name = revision(deployment, made, image)
+    for record in known:
+        if record.revision == name:
+            return record
+    number = max((record.number for record in known), default=0) + 1
+    return RevisionRecord(
+        revision=name, number=number, image=image, spec=deployment.spec, profile=profile, plan=made
+    )
+
+
+def _check_renders(resource: Object, record: RevisionRecord, settings: RenderSettings) -> None:
+    for stage in range(len(record.plan.stages)):
+        stage_pod(resource, record, PodKey(record.revision, 0, stage), settings)
