@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from stageline_api.profile import ModelProfile, Unit
+from stageline_worker.last_words import LIMIT, packed
 from stageline_worker.model import UnsupportedModelError, profile
 from stageline_worker.model.architectures import ARCHITECTURES
 from stageline_worker.model.checkpoint import open_checkpoint
@@ -60,6 +62,23 @@ def test_units_add_up_to_the_model(name):
     assert made.task == ("generate" if name in zoo.DECODERS else "infer")
     assert made.dtype == "float32"
     assert made.hidden_size == 64
+
+
+@every_model
+def test_every_profile_fits_a_termination_message(name):
+    made = profile(str(zoo.checkpoint(name)))
+    assert len(packed(made)) < LIMIT / 4, "real models have twenty times the layers"
+
+
+def test_a_profile_of_too_many_different_layers_is_refused_and_not_cut():
+    units = tuple(
+        Unit(kind="layer", parameters=n**7, active_parameters=n**5, stored_bytes=n**9)
+        for n in range(1, 400)
+    )
+    made = profile(str(zoo.checkpoint("llama"))).model_copy(update={"units": units})
+    assert isinstance(made, ModelProfile)
+    with pytest.raises(ValueError, match="399 runs of layers differ"):
+        packed(made)
 
 
 @every_decoder

@@ -268,6 +268,24 @@ def test_watching_is_pushed_on_change_and_beats_without():
         reports.cancel()
 
 
+@pytest.mark.parametrize("asked", [{"pipeline": "llama-1"}, {"revision": "r2"}])
+def test_a_leader_that_is_another_says_who_it_is(asked):
+    documents = stage_documents("/toy", [1])
+    with LocalPipeline(documents, toy, QUICK) as pipeline, open_channel(pipeline.leader) as channel:
+        pipeline.start()
+        watch = services.PipelineStub(channel).Watch
+        expected = {"pipeline": "llama-0", "revision": "r1"}
+        with pytest.raises(grpc.RpcError) as refused:
+            next(watch(pb.WatchRequest(**{**expected, **asked}), wait_for_ready=True))
+        assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "the leader of llama-0 of revision r1, not of" in refused.value.details()
+        assert next(iter(asked.values())) in refused.value.details()
+        for request in ({}, expected, {"revision": "r1"}):
+            reports = watch(pb.WatchRequest(**request))
+            assert next(reports).pipeline == "llama-0"
+            reports.cancel()
+
+
 def _until_ready(reports):
     for report in reports:
         yield report

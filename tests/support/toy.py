@@ -6,6 +6,7 @@ on every token before it, in order, at every stage: a lost, doubled or foreign t
 
 from __future__ import annotations
 
+import ctypes
 import time
 from dataclasses import dataclass, field
 
@@ -110,6 +111,14 @@ def toy(document, progress, **options) -> ToyStage:
     progress(512, 1024)
     progress(1024, 1024)
     return ToyStage(document.stage, document.stages, **options)
+
+
+def holding(document, progress, seconds: float) -> ToyStage:
+    """Loads the toy, and lets no other thread run for `seconds`, twice, while it does."""
+    for _ in range(2):
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))  # PyDLL keeps the interpreter's lock
+        time.sleep(0.05)
+    return toy(document, progress)
 
 
 def toy_sums(tokens: list[int], stages: int) -> list[int]:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 
 from stageline_api.documents import StageDocument
 from stageline_wire.logs import to_stderr
 from stageline_worker.channel import keep_large_blocks
+from stageline_worker.last_words import leave
 from stageline_worker.server import Load, WorkerError, WorkerServer, load_stage
 from stageline_worker.timing import Timing
 
 _POLL = 0.1
 
 
-def serve(document: StageDocument, load: Load = load_stage, timing: Timing | None = None) -> int:
+def serve(
+    document: StageDocument,
+    load: Load = load_stage,
+    timing: Timing | None = None,
+    termination_log: Path | None = None,
+) -> int:
     """Serve one stage until SIGTERM, SIGINT or a failure to load; the exit code.
 
-    The first signal drains; another one ends the process at once.
+    The first signal drains; another one ends the process at once. `termination_log` takes the
+    sentence of a failure.
     """
     # Threads inherit the mask, so the signals wait for this thread and break no other's call.
     signals = {signal.SIGTERM, signal.SIGINT}
@@ -29,6 +37,7 @@ def serve(document: StageDocument, load: Load = load_stage, timing: Timing | Non
         server.start()
     except WorkerError as error:
         sys.stderr.write(f"{error}\n")
+        leave(termination_log, str(error))
         return 1
     # Not sigtimedwait: continued after SIGSTOP past its timeout, it gives a signal nobody sent.
     while not (failure := server.wait(_POLL)) and not signal.sigpending() & signals:
@@ -37,4 +46,6 @@ def serve(document: StageDocument, load: Load = load_stage, timing: Timing | Non
         signal.sigwait(signals)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     server.stop()
+    if failure:
+        leave(termination_log, failure)
     return 1 if failure else 0

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
 from stageline_api.documents import StageDocument
+from stageline_wire.address import bracketed
 from stageline_wire.logs import log
 from stageline_worker.channel import SERVER_OPTIONS
 from stageline_worker.control import ControlClient
@@ -28,6 +32,7 @@ from stageline_worker.transport import Refusals
 from stageline_worker.transport.grpc_inlet import GrpcTransport
 
 _STREAMS = 256  # each open stream holds a thread
+_OWN_LAYERS = "stage"  # health service: the stage has its layers; "" is that the process answers
 _LAST_WORDS = 2.0
 _ENDING = 5.0
 
@@ -78,6 +83,8 @@ class WorkerServer:
         self._transport = GrpcTransport(self._member.accept, self._refusals)
         self._leader = _Leader(self) if document.stage == 0 else None
         self._ring = threading.Thread(target=self._turn, name="ring", daemon=True)
+        self._health = HealthServicer()
+        self._has_layers(False)
         self._pool = ThreadPoolExecutor(_STREAMS, thread_name_prefix="grpc")
         self._server = self._make_server()
         self._over = threading.Event()
@@ -90,7 +97,7 @@ class WorkerServer:
 
     def start(self) -> None:
         """Bind, attach to the leader, begin to load. Raises WorkerError when it cannot bind."""
-        listen = self.document.listen
+        listen = bracketed(self.document.listen)
         try:
             port = self._server.add_insecure_port(listen)
         except RuntimeError:
@@ -115,6 +122,7 @@ class WorkerServer:
             return
         self._running = False
         log("stopping", stage=self.document.stage)
+        self._has_layers(False)
         if self._facts.state != pb.FAILED:
             self._facts.update(state=pb.DRAINING)
         if self._leader is not None:
@@ -142,6 +150,7 @@ class WorkerServer:
         if self._leader is not None:
             handlers.append(self._leader.pipeline.handler())
             services.add_ControlServicer_to_server(self._leader.control, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         server.add_generic_rpc_handlers(handlers)
         return server
 
@@ -159,6 +168,7 @@ class WorkerServer:
 
     def _fail(self, sentence: str) -> None:
         self._error = sentence
+        self._has_layers(False)
         log("failed", stage=self.document.stage, reason=sentence)
         self._facts.update(state=pb.FAILED, error=sentence)
         self._over.set()
@@ -167,7 +177,12 @@ class WorkerServer:
         if self._leader is not None:
             self._leader.loaded(model)
         self._facts.update(state=pb.LOADED, loads=1, device=model.device, dtype=model.dtype)
+        self._has_layers(self._running)
         log("loaded", stage=self.document.stage, device=model.device, dtype=model.dtype)
+
+    def _has_layers(self, has: bool) -> None:
+        status = HealthCheckResponse.SERVING if has else HealthCheckResponse.NOT_SERVING
+        self._health.set(_OWN_LAYERS, status)
 
     def _progress(self, loaded: int, total: int) -> None:
         self._facts.update(urgent=False, loaded_bytes=loaded, total_bytes=total)
@@ -188,7 +203,7 @@ class _Leader:
         incarnation = worker.facts.incarnation
         self.coordinator = Coordinator(document, incarnation, self.desk, self.board, timing)
         self.control = ControlService(self.coordinator)
-        self.pipeline = PipelineService(self.desk, self.board, worker._refusals)
+        self.pipeline = PipelineService(document, self.desk, self.board, worker._refusals)
 
     def loaded(self, model: StageModel) -> None:
         document = self._document

@@ -12,6 +12,7 @@ import grpc
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
+from stageline_api.documents import StageDocument
 from stageline_wire import Frame, FrameError, Kind, decode, encode
 from stageline_worker.leader.board import Board
 from stageline_worker.leader.coordinator import Coordinator, Mail
@@ -75,7 +76,10 @@ class ControlService(services.ControlServicer):  # type: ignore[misc]
 class PipelineService:
     """Watch with protobuf messages, Serve with raw frames: one handler for both."""
 
-    def __init__(self, desk: Desk, board: Board, refusals: Refusals) -> None:
+    def __init__(
+        self, document: StageDocument, desk: Desk, board: Board, refusals: Refusals
+    ) -> None:
+        self._document = document
         self._desk = desk
         self._board = board
         self._refusals = refusals
@@ -98,6 +102,14 @@ class PipelineService:
     def _watch(
         self, request: pb.WatchRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.PipelineReport]:
+        mine = self._document
+        wanted = (request.pipeline or mine.pipeline, request.revision or mine.revision)
+        if wanted != (mine.pipeline, mine.revision):
+            context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"this is the leader of {mine.pipeline} of revision {mine.revision}, not of "
+                f"{wanted[0]} of revision {wanted[1]}",
+            )
         for report in self._board.watch():
             if not context.is_active():
                 return

@@ -94,9 +94,16 @@ def model_folder(uri: str) -> Path:
         raise CheckpointError(f"{uri}: a file URI has three slashes, as in file:///models/llama")
     name = unquote(path) if separator else uri
     folder = Path(name)
-    if not name or "\0" in name or not folder.is_dir():
+    if not name or "\0" in name or not _is_folder(folder):
         raise CheckpointError(f"{uri}: there is no such folder")
     return folder.resolve()
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # longer than a name may be
+        return False
 
 
 def read_header(file: Path) -> Iterator[StoredTensor]:

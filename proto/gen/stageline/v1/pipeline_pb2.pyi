@@ -147,8 +147,12 @@ class LinkBroken(_message.Message):
     def __init__(self, session: _Optional[int] = ..., stage: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("pipeline", "revision")
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    pipeline: str
+    revision: str
+    def __init__(self, pipeline: _Optional[str] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
     __slots__ = ("name", "datatype", "shape", "optional", "limit")
