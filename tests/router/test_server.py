@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -45,11 +46,11 @@ def wait_for(condition, what: str, seconds: float = 20.0) -> None:
 
 
 @contextmanager
-def process(document, folder):
+def process(document, folder, *arguments):
     """The router as its own process, as it is started in production."""
     path = folder / "router.json"
     path.write_text(document.model_dump_json())
-    command = [sys.executable, "-m", "stageline_router", "--document", str(path)]
+    command = [sys.executable, "-m", "stageline_router", "--document", str(path), *arguments]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         yield running, path
@@ -67,16 +68,39 @@ def answers(address: str) -> bool:
             return False
 
 
-def test_health_follows_the_pipeline():
+@pytest.mark.parametrize("model", ["model", "router"])
+def test_health_tells_a_live_router_from_one_that_would_answer(model):
     with ExitStack() as stack:
         pipeline = stack.enter_context(local_pipeline(checkpoint("bert"), [3, 3]))
-        document = router_document(checkpoint("bert"), [pipeline.leader])
+        document = router_document(checkpoint("bert"), [pipeline.leader], model=model)
         front = stack.enter_context(router(document))
-        for name in ("", SERVICE, "model"):
-            wait_for(lambda name=name: health(front.address, name) == 1, f"SERVING of {name!r}")
+        answering = {SERVICE, model} - {"router"}
+
+        def wait_answering(expected: int) -> None:
+            for name in answering:
+                wait_for(
+                    lambda name=name: health(front.address, name) == expected,
+                    f"{expected} as the health of {name!r}",
+                )
+            assert [health(front.address, name) for name in ("", "router")] == [1, 1]
+
+        wait_answering(1)
         front.run(front.server.update(document.model_copy(update={"pipelines": ()})))
-        for name in ("", SERVICE, "model"):
-            wait_for(lambda name=name: health(front.address, name) == 2, f"NOT_SERVING of {name!r}")
+        wait_answering(2)
+
+
+def test_a_router_that_drains_is_no_longer_ready():
+    with (
+        router(router_document(checkpoint("bert"), [])) as front,
+        grpc.insecure_channel(front.address) as channel,
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        seen = watch(health_pb2.HealthCheckRequest(service="router"), timeout=20)
+        assert next(seen).status == 1
+        stopping = asyncio.run_coroutine_threadsafe(front.server.stop(grace=2), front.loop)
+        assert next(seen).status == 2
+        seen.cancel()
+        stopping.result(10)
 
 
 def test_reflection_describes_every_service():
@@ -175,6 +199,7 @@ def test_what_was_accepted_is_finished_within_the_time_to_drain(tmp_path, drain,
         )
         running, _ = stack.enter_context(process(document, tmp_path))
         wait_for(lambda: answers(address), "the pipeline")
+        assert [health(address, name) for name in ("", "router")] == [1, 1]
         client = stack.enter_context(triton.InferenceServerClient(address))
         pool = stack.enter_context(ThreadPoolExecutor(1))
         options = {"parameters": {"max_tokens": 250, "ignore_eos": True}}
@@ -183,6 +208,15 @@ def test_what_was_accepted_is_finished_within_the_time_to_drain(tmp_path, drain,
         os.kill(running.pid, signal.SIGTERM)
         assert isinstance(answer.result(30), InferenceServerException) != whole
         assert running.wait(20) == 0
+
+
+def test_where_to_listen_may_be_told_beside_the_document(tmp_path):
+    told, written = (f"127.0.0.1:{port}" for port in free_ports(2))
+    document = router_document(checkpoint("bert"), [], listen=written)
+    with process(document, tmp_path, "--listen", told):
+        wait_for(lambda: _reachable(told), "the router's port")
+        assert health(told, "router") == 1
+        assert not _reachable(written)
 
 
 @pytest.mark.parametrize(

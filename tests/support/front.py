@@ -89,14 +89,14 @@ def front_door(
             pipeline.wait_ready()
         document = router_document(folder, [p.leader for p in pipelines], **fields)
         front = stack.enter_context(router(document, pipelines))
-        _wait_serving(front.address)
+        _wait_serving(front)
         yield front
 
 
-def _wait_serving(address: str) -> None:
+def _wait_serving(front: Front) -> None:
     """A pipeline that is ready is not yet a router that has heard of it."""
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(front.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch
-        for answer in watch(health_pb2.HealthCheckRequest(), timeout=30):
+        for answer in watch(health_pb2.HealthCheckRequest(service=front.model), timeout=30):
             if answer.status == health_pb2.HealthCheckResponse.SERVING:
                 return

@@ -17,6 +17,7 @@ from stageline_router.frontdoor import FrontDoor
 from stageline_router.pipelines import Pipelines
 from stageline_router.service import SERVICE, InferenceService
 from stageline_router.text import Tokenizer
+from stageline_wire.address import bracketed
 from stageline_wire.logs import log
 
 MAX_REQUEST_BYTES = 256 << 20
@@ -27,6 +28,7 @@ _OPTIONS = [
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
 ]
+_ROUTER = "router"
 _HEALTH = health_pb2.HealthCheckResponse
 # The reflection service looks all names up in one pool, and ours is not the default one.
 for _module in (health_pb2, reflection_pb2):
@@ -38,15 +40,20 @@ class RouterError(Exception):
 
 
 class RouterServer:
-    """`start`, `update` when the document changes, `stop` to drain."""
+    """`start`, `update` when the document changes, `stop` to drain.
 
-    def __init__(self, document: RouterDocument) -> None:
+    Health has three levels: "" is that the process answers, "router" that it accepts requests and
+    holds them if need be, the names of the service and of the model that one would be answered.
+    """
+
+    def __init__(self, document: RouterDocument, listen: str | None = None) -> None:
         self.document = document
-        self.address = document.listen
+        self.address = bracketed(listen or document.listen)
         self._pipelines = Pipelines(document.model, self._readiness_changed)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._ready: bool | None = None
+        self._stopping = False
         self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -72,6 +79,7 @@ class RouterServer:
         reflection.enable_server_reflection(names, server, pool=POOL)
         self._bind(server)
         await server.start()
+        await self._health.set(_ROUTER, _HEALTH.SERVING)
         self._server = server
         log("listening", address=self.address, model=document.model)
         await self._pipelines.update(document.pipelines)
@@ -87,34 +95,35 @@ class RouterServer:
 
     async def stop(self, grace: float) -> None:
         """Refuse new requests, finish those that are here within `grace` seconds, hang up."""
-        await self._health.enter_graceful_shutdown()
+        self._stopping = True
+        if self._telling is not None:
+            await asyncio.gather(self._telling, return_exceptions=True)
+        await self._tell_health(_ROUTER, SERVICE, self.document.model, serving=False)
         self._pipelines.hold_no_more()
         if self._server is not None:
             await self._server.stop(grace)
         await self._pipelines.stop()
-        if self._telling is not None:
-            await asyncio.gather(self._telling, return_exceptions=True)
 
     def _bind(self, server: grpc.aio.Server) -> None:
-        host = self.document.listen.rpartition(":")[0]
+        host = self.address.rpartition(":")[0]
         try:
-            port = server.add_insecure_port(self.document.listen)
+            port = server.add_insecure_port(self.address)
         except RuntimeError:
             port = 0
         if not port:
             raise RouterError(
-                f"{self.document.listen} cannot be bound: it is in use, or not an address of "
-                "this machine"
+                f"{self.address} cannot be bound: it is in use, or not an address of this machine"
             )
         self.address = f"{host}:{port}"
 
     def _readiness_changed(self) -> None:
-        if (ready := self._pipelines.ready) != self._ready:
+        if (ready := self._pipelines.ready) != self._ready and not self._stopping:
             self._ready = ready
             log("ready" if ready else "not_ready", model=self.document.model)
-            self._telling = asyncio.create_task(self._tell_health(ready))
+            names = {SERVICE, self.document.model} - {_ROUTER}  # a model may have any name
+            self._telling = asyncio.create_task(self._tell_health(*names, serving=ready))
 
-    async def _tell_health(self, ready: bool) -> None:
-        status = _HEALTH.SERVING if ready else _HEALTH.NOT_SERVING
-        for name in ("", SERVICE, self.document.model):
+    async def _tell_health(self, *names: str, serving: bool) -> None:
+        status = _HEALTH.SERVING if serving else _HEALTH.NOT_SERVING
+        for name in names:
             await self._health.set(name, status)
