@@ -1,6 +1,7 @@
 """What the operator and the workers report: the status of a PipelineDeployment.
 
-No floating point numbers, no echo of the spec, and nothing that changes while nothing happens.
+No floating point numbers, no echo of the spec, and nothing that changes while nothing happens:
+measured numbers move in steps, and what is at rest is never written again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ from pydantic import Field, StringConstraints
 
 from stageline_api.schema import StatusModel, Whole
 
+MAX_STAGE_ENTRIES = 256
+"""Stages that status tells of. More would make the object too large for what it says."""
+MAX_MESSAGE = 1024
+"""Characters of one message."""
+
 Count = Annotated[Whole, Field(ge=0)]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 StageState = Literal["Pending", "Starting", "Loading", "Loaded", "Serving", "Draining", "Failed"]
 
 
@@ -32,9 +39,7 @@ class Condition(StatusModel):
     message: Annotated[str, StringConstraints(max_length=32768)] = Field(
         default="", description="Why, in a sentence for people."
     )
-    last_transition_time: str = Field(
-        description="When status changed last, RFC 3339.", json_schema_extra={"format": "date-time"}
-    )
+    last_transition_time: Time = Field(description="When status changed last, RFC 3339.")
     observed_generation: Count = Field(
         default=0, description="The generation of the spec that this is about."
     )
@@ -43,13 +48,14 @@ class Condition(StatusModel):
 class PlanStatus(StatusModel):
     """The plan that the pipelines of the current revision follow."""
 
+    revision: str = Field(default="", description="Name of the revision whose plan it is.")
     partition: tuple[Count, ...] = Field(description="Layers of each stage, first to last.")
     hash: str = Field(description="Equal when all that stages must agree on is equal.")
     memory_checked: bool = Field(description="Whether the memory of every stage was known.")
 
 
 class StageStatus(StatusModel):
-    """One stage of one pipeline, as its worker reports it."""
+    """One stage of one pipeline: its pod as the cluster sees it, its work as the worker does."""
 
     pipeline: str = Field(description="Name of the pipeline.")
     stage: Count = Field(description="Its number, from 0.")
@@ -66,7 +72,21 @@ class StageStatus(StatusModel):
     hop_milliseconds: str = Field(
         default="", description="Time until the next stage has its activations, for example 0.3."
     )
-    message: str = Field(default="", description="Its last error, in a sentence.")
+    loads: Count = Field(
+        default=0, description="Times that its process has loaded weights; 1 unless it had to."
+    )
+    restarts: Count = Field(default=0, description="Times that its pod's container was restarted.")
+    replacements: Count = Field(
+        default=0, description="Times that its pod was replaced, without an hour of health between."
+    )
+    last_replaced: Time | None = Field(
+        default=None, description="When its pod was replaced last, RFC 3339."
+    )
+    message: str = Field(
+        default="",
+        max_length=MAX_MESSAGE,
+        description="What is wrong with it, in a sentence.",
+    )
 
 
 class PipelineDeploymentStatus(StatusModel):
@@ -75,17 +95,29 @@ class PipelineDeploymentStatus(StatusModel):
     observed_generation: Count = Field(
         default=0, description="The generation of the spec that is fully taken into account."
     )
-    replicas: Count = Field(default=0, description="Pipelines that exist.")
+    replicas: Count = Field(default=0, description="Pipelines that are kept, of any revision.")
     ready_replicas: Count = Field(
         default=0, description="Pipelines that a canary microbatch went round just now."
     )
     updated_replicas: Count = Field(
         default=0, description="Pipelines that are of the newest revision."
     )
+    pipelines: str = Field(
+        default="", description="Pipelines that are ready and that are asked for, for example 1/2."
+    )
+    stage_count: Count = Field(default=0, description="Stages of one pipeline.")
     selector: str = Field(
         default="", description="Label selector of the pods, for the scale subresource."
     )
     plan: PlanStatus | None = Field(default=None, description="How the model is cut.")
+    progressed_at: Time | None = Field(
+        default=None,
+        description="When a rollout or a repair last came a step further, RFC 3339.",
+    )
+    measured_at: Time | None = Field(
+        default=None,
+        description="When status was last written for its measured numbers alone, RFC 3339.",
+    )
     conditions: tuple[Condition, ...] = Field(
         default=(),
         description="Ready and what it is made of.",
@@ -96,7 +128,9 @@ class PipelineDeploymentStatus(StatusModel):
     )
     stages: tuple[StageStatus, ...] = Field(
         default=(),
-        description="Every stage of every pipeline.",
+        max_length=MAX_STAGE_ENTRIES,
+        description="The stages of every pipeline, those in trouble first where there are more "
+        "than fit.",
         json_schema_extra={
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["pipeline", "stage"],
