@@ -18,6 +18,7 @@ from stageline_cli.failure import Failure
 from stageline_cli.generate import generate
 from stageline_cli.infer import infer
 from stageline_cli.plan import plan_command
+from stageline_cli.status import status
 from stageline_cli.up import up
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command()(up)
 app.command("plan")(plan_command)
+app.command()(status)
 app.command()(infer)
 app.command()(generate)
 

@@ -1,12 +1,15 @@
-"""The folder of one `stageline up`: its lock, the documents it hands out, its logs."""
+"""The folder of one `stageline up`: its lock, its kubeconfig, its logs."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+_LOOK_SECONDS = 0.2
 
 
 class StateDirError(Exception):
@@ -32,9 +35,7 @@ class StateDir:
                 f"cannot keep state in {self.path}: {error.strerror}; name a folder that can be "
                 "written with --state-dir"
             ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(self._lock):
             holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
             os.close(self._lock)
             raise StateDirError(
@@ -64,3 +65,36 @@ class StateDir:
     def log(self, process: str) -> Path:
         """Where the output of this process goes."""
         return self.logs / f"{process}.log"
+
+
+def _locked(lock: int) -> bool:
+    """Take the lock. Who only looks whether it is held (`running`) holds it for a moment."""
+    deadline = time.monotonic() + _LOOK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_SECONDS / 10)
+        else:
+            return True
+
+
+def running(root: Path) -> list[Path]:
+    """The folders of those that run from `root` now."""
+    return [lock.parent for lock in sorted(root.glob("*/lock")) if _is_held(lock)]
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        file = os.open(lock, os.O_RDONLY)
+    except OSError:  # another user's, or gone this moment
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False
