@@ -1,0 +1,288 @@
+"""What the operator has seen, by resource: fed by watches and by the answers to its own writes.
+
+Events come late, and an answer is often newer than the next event, so the newest resourceVersion
+wins. What a watch still owes (we know of a newer object than it has told of) is remembered: a watch
+that owes for long is dead, however open its connection looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, POD, Kind, Object, kind_of
+from stageline_operator.labels import COMPONENT, OWNER, ROUTER_COMPONENT
+from stageline_operator.observed import Observed, PipelineKey, PipelineReport
+
+_REMEMBERED_ENDS: Final = 256
+
+
+class Key(NamedTuple):
+    """A PipelineDeployment, whether it exists or not."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+Child = tuple[Kind, str]
+"""Kind and name of a child."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    resource: Object | None = None
+    children: dict[Child, Object] = field(default_factory=dict)
+    """Everything labelled as this resource's, whoever controls it."""
+    ended: dict[Child, int] = field(default_factory=dict)
+    """resourceVersion at which it was deleted: an answer that is older came late."""
+
+    @property
+    def empty(self) -> bool:
+        return self.resource is None and not self.children
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """News of a kind that its watch has not told yet."""
+
+    since: float
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All objects of a kind, and the version at which that was so."""
+
+    items: Sequence[Object]
+    version: int
+
+
+class Cache:
+    """The newest known of every resource and of what is labelled as its child."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Key, _Entry] = {}
+        self._debts: dict[tuple[Kind, str], Debt] = {}
+
+    def heard(self, event: str | None, obj: Object) -> Key | None:
+        """Take in a watch event (DELETED, or anything else); the key that it concerns."""
+        key = key_of(obj)
+        if key is None:
+            return None
+        self._pay(obj)
+        if event == "DELETED":
+            self._remove(key, obj)
+        else:
+            self._put(key, obj)
+        return key
+
+    def answered(self, key: Key, obj: Object, now: float) -> None:
+        """Take in the answer to a read or a write of our own, newer perhaps than any event.
+
+        The key is given, since what lost its labels is still somebody's child.
+        """
+        if self._put(key, obj) and _is_watched(obj):
+            self._owe(obj, now)
+
+    def found_gone(self, key: Key, kind: Kind, name: str) -> None:
+        """The API server says that there is no such object."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        if kind == PIPELINE_DEPLOYMENT:
+            entry.resource = None
+        else:
+            entry.children.pop((kind, name), None)
+        self._tidy(key, entry)
+
+    def listed(self, kind: Kind, namespace: str | None, listing: Listing, now: float) -> set[Key]:
+        """Take in everything of a kind that there is; the keys for which that was news."""
+        news, present = set(), set()
+        for obj in listing.items:
+            key = key_of(obj)
+            if key is None:
+                continue
+            present.add((key, obj["metadata"]["name"]))
+            if self._put(key, obj):
+                self._owe(obj, now)
+                news.add(key)
+        news |= self._forget_absent(kind, namespace, present, listing.version)
+        if not news:
+            self._settle(kind, namespace)
+        return news
+
+    def resource(self, key: Key) -> Object | None:
+        """The PipelineDeployment itself; None when there is none."""
+        entry = self._entries.get(key)
+        return entry.resource if entry else None
+
+    def observed(
+        self,
+        key: Key,
+        reports: Mapping[PipelineKey, PipelineReport] | None = None,
+        taken: Mapping[Child, str] | None = None,
+        refused: Mapping[Child, str] | None = None,
+    ) -> Observed | None:
+        """What is known of a resource; None when there is none."""
+        entry = self._entries.get(key)
+        if entry is None or entry.resource is None:
+            return None
+        uid = entry.resource["metadata"]["uid"]
+        children: dict[Kind, dict[str, Object]] = {}
+        router_pods: dict[str, Object] = {}
+        foreign: dict[Child, str] = {}
+        for (kind, name), obj in entry.children.items():
+            controller = controller_of(obj)
+            if controller is not None and controller["uid"] == uid:
+                children.setdefault(kind, {})[name] = obj
+            elif is_router_pod(kind, obj):
+                router_pods[name] = obj
+            else:
+                foreign[kind, name] = whose(obj)
+        return Observed(
+            resource=entry.resource,
+            children=children,
+            router_pods=router_pods,
+            reports=reports or {},
+            taken={**(taken or {}), **foreign},
+            refused=refused or {},
+        )
+
+    def keys(self) -> list[Key]:
+        """Every resource that exists."""
+        return [key for key, entry in self._entries.items() if entry.resource is not None]
+
+    def oldest_debt(self, now: float) -> tuple[Kind, float] | None:
+        """The kind whose watch has owed us news the longest, and for how many seconds."""
+        if not self._debts:
+            return None
+        (kind, _), debt = min(self._debts.items(), key=lambda item: item[1].since)
+        return kind, now - debt.since
+
+    def _put(self, key: Key, obj: Object) -> bool:
+        """Whether it was news."""
+        entry = self._entries.setdefault(key, _Entry())
+        kind, name, version = kind_of(obj), obj["metadata"]["name"], version_of(obj)
+        known = entry.resource if kind == PIPELINE_DEPLOYMENT else entry.children.get((kind, name))
+        late = version < entry.ended.get((kind, name), 0)
+        if late or (known is not None and version <= version_of(known)):
+            self._tidy(key, entry)
+            return False
+        if kind == PIPELINE_DEPLOYMENT:
+            entry.resource = _slim(obj)
+        else:
+            entry.children[kind, name] = _slim(obj)
+        return True
+
+    def _remove(self, key: Key, obj: Object) -> None:
+        entry = self._entries.setdefault(key, _Entry())
+        kind, name = kind_of(obj), obj["metadata"]["name"]
+        known = entry.resource if kind == PIPELINE_DEPLOYMENT else entry.children.get((kind, name))
+        if known is None or version_of(known) <= version_of(obj):
+            self.found_gone(key, kind, name)
+        entry.ended[kind, name] = max(version_of(obj), entry.ended.get((kind, name), 0))
+        while len(entry.ended) > _REMEMBERED_ENDS:
+            del entry.ended[next(iter(entry.ended))]
+        self._tidy(key, entry)
+
+    def _forget_absent(
+        self, kind: Kind, namespace: str | None, present: set[tuple[Key, str]], version: int
+    ) -> set[Key]:
+        absent = [
+            (key, name)
+            for key, entry in self._entries.items()
+            if namespace in (None, key.namespace)
+            for name, obj in _of_kind(entry, kind)
+            if (key, name) not in present and version_of(obj) <= version
+        ]
+        for key, name in absent:
+            self.found_gone(key, kind, name)
+        return {key for key, _ in absent}
+
+    def _tidy(self, key: Key, entry: _Entry) -> None:
+        if entry.empty:
+            self._entries.pop(key, None)
+
+    def _owe(self, obj: Object, now: float) -> None:
+        """One debt at a time: a watch that is merely behind pays it, a dead one does not."""
+        account = (kind_of(obj), obj["metadata"]["namespace"])
+        self._debts.setdefault(account, Debt(now, version_of(obj)))
+
+    def _pay(self, obj: Object) -> None:
+        account = (kind_of(obj), obj["metadata"]["namespace"])
+        debt = self._debts.get(account)
+        if debt is not None and version_of(obj) >= debt.version:
+            del self._debts[account]
+
+    def _settle(self, kind: Kind, namespace: str | None) -> None:
+        for indebted, where in list(self._debts):
+            if indebted == kind and namespace in (None, where):
+                del self._debts[indebted, where]
+
+
+def _of_kind(entry: _Entry, kind: Kind) -> list[tuple[str, Object]]:
+    if kind != PIPELINE_DEPLOYMENT:
+        return [(name, obj) for (known, name), obj in entry.children.items() if known == kind]
+    return [(entry.resource["metadata"]["name"], entry.resource)] if entry.resource else []
+
+
+def key_of(obj: Object) -> Key | None:
+    """The resource that an object is, is controlled by, or is labelled as belonging to.
+
+    The controller goes before the label: whoever changes a child's label does not move it.
+    """
+    metadata = obj["metadata"]
+    if kind_of(obj) == PIPELINE_DEPLOYMENT:
+        return Key(metadata["namespace"], metadata["name"])
+    controller = controller_of(obj)
+    if controller is not None and controller["kind"] == PIPELINE_DEPLOYMENT.kind:
+        return Key(metadata["namespace"], controller["name"])
+    owner = (metadata.get("labels") or {}).get(OWNER)
+    return Key(metadata["namespace"], owner) if owner else None
+
+
+def _is_watched(obj: Object) -> bool:
+    return kind_of(obj) == PIPELINE_DEPLOYMENT or OWNER in (obj["metadata"].get("labels") or {})
+
+
+def _slim(obj: Object) -> Object:
+    """Without managedFields, which are half of many an object, and of no use to a decision."""
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    return {**obj, "metadata": metadata}
+
+
+def version_of(obj: Object) -> int:
+    """resourceVersion as the number that it has been since Kubernetes 1.35, and always was."""
+    return int(obj["metadata"]["resourceVersion"])
+
+
+def controller_of(obj: Object) -> Object | None:
+    """The owner reference of its controller."""
+    references = obj["metadata"].get("ownerReferences") or []
+    return next((reference for reference in references if reference.get("controller")), None)
+
+
+def is_router_pod(kind: Kind, obj: Object) -> bool:
+    """A pod of the router's ReplicaSet."""
+    labels = obj["metadata"].get("labels") or {}
+    controller = controller_of(obj)
+    return (
+        kind == POD
+        and labels.get(COMPONENT) == ROUTER_COMPONENT
+        and controller is not None
+        and controller["kind"] == "ReplicaSet"
+    )
+
+
+def whose(obj: Object) -> str:
+    """Whose object it is, to be read after "belongs to"."""
+    controller = controller_of(obj)
+    return f"{controller['kind']} {controller['name']}" if controller else "nobody we know"
+
+
+WATCHED: Final = (PIPELINE_DEPLOYMENT, *CHILDREN)
+"""Every kind that must have been listed before a decision is true."""

@@ -1,0 +1,238 @@
+"""The API server as the operator uses it: eight calls, and five ways in which they fail.
+
+Two preconditions are the API server's own, so no look before the write is needed, and none could
+be as safe. An object is *made* by server-side apply with resourceVersion 1, which no living object
+has: when the name is taken the answer is 409, and nothing of the other's is changed. An object is
+*brought back* by server-side apply with the uid that was seen: when another has the name now, or
+nobody, the answer is 409 as well. (Both measured on kube-apiserver 1.34 to 1.37.)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, ApiException, Configuration
+
+from stageline_operator.cache import Listing
+from stageline_operator.kinds import EVENT, PIPELINE_DEPLOYMENT, Kind, Object, kind_of
+from stageline_operator.labels import FIELD_MANAGER
+
+_NOBODYS_VERSION: Final = "1"
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=30)
+_PAGE: Final = "500"
+_APPLY: Final = "application/apply-patch+yaml"
+_MERGE: Final = "application/merge-patch+json"
+_CONFLICTS: Final = 409
+_GONE: Final = 404
+_BUSY: Final = (401, 429)
+_SERVER_ERRORS: Final = 500
+
+Counter = Callable[[str, str, int], None]
+"""Told of each request: its verb, the plural of the kind, the status code (0: no answer)."""
+
+
+class ClusterError(Exception):
+    """The API server did not do what it was asked for; the text is a sentence."""
+
+
+class Conflict(ClusterError):
+    """The object is another, or changed meanwhile: look again."""
+
+
+class AlreadyExists(ClusterError):
+    """There is an object of this name, made by whomever."""
+
+
+class Gone(ClusterError):
+    """There is no such object (any more), or no such namespace or kind."""
+
+
+class Refused(ClusterError):
+    """Asking again would give the same: the sentence of the server says what is wrong."""
+
+
+class Busy(ClusterError):
+    """No answer, or not now."""
+
+    def __init__(self, sentence: str, retry_after: float | None = None) -> None:
+        super().__init__(sentence)
+        self.retry_after = retry_after
+        """Seconds, as the server asked for; None when it did not say."""
+
+
+class Cluster(Protocol):
+    """What reconciling needs. Every method may raise any ClusterError that it names, and Busy."""
+
+    async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> Listing:
+        """All objects of a kind; namespace None: in all. Gone when there is no such kind."""
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object:
+        """The object; Gone."""
+
+    async def make(self, obj: Object) -> Object:
+        """A new object by server-side apply; AlreadyExists, Gone, Refused."""
+
+    async def restore(self, obj: Object, uid: str) -> Object:
+        """Every field of `obj` as it says, whoever set it; Conflict, Refused."""
+
+    async def create(self, obj: Object) -> Object:
+        """A new object by POST; AlreadyExists, Gone, Refused."""
+
+    async def patch(self, kind: Kind, namespace: str, name: str, body: Object) -> Object:
+        """A JSON merge patch; Gone, Conflict, Refused."""
+
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, uid: str, grace: int | None = None
+    ) -> Object | None:
+        """Begin the end of this very object; what is left of it, None when it is gone at once.
+
+        Gone, Conflict when another has the name.
+        """
+
+    async def apply_status(self, resource: Object, status: Mapping[str, Any]) -> Object:
+        """The status of a PipelineDeployment as it is to be; Gone, Conflict, Refused."""
+
+    async def post_event(self, event: Object) -> None:
+        """A Kubernetes Event; Gone, Refused."""
+
+
+class KubeCluster:
+    """A Cluster over HTTP, on the official client, used only to sign and to send."""
+
+    def __init__(self, configuration: Configuration, counted: Counter) -> None:
+        self._client = ApiClient(configuration)
+        self._counted = counted
+
+    async def close(self) -> None:
+        """End its connections."""
+        await self._client.close()
+
+    async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> Listing:
+        query = {"limit": _PAGE, **({"labelSelector": selector} if selector else {})}
+        head = {"apiVersion": kind.api_version, "kind": kind.kind}  # left out of a list's items
+        items: list[Object] = []
+        while True:
+            answer = await self._call("GET", kind, _folder(kind, namespace), query=query)
+            items += ({**item, **head} for item in answer["items"])
+            query["continue"] = answer["metadata"].get("continue") or ""
+            if not query["continue"]:
+                return Listing(items, int(answer["metadata"]["resourceVersion"]))
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object:
+        return await self._call("GET", kind, kind.path(namespace, name))
+
+    async def make(self, obj: Object) -> Object:
+        try:
+            return await self._apply(obj, {"resourceVersion": _NOBODYS_VERSION}, force=False)
+        except Conflict as taken:
+            raise AlreadyExists(str(taken)) from taken
+
+    async def restore(self, obj: Object, uid: str) -> Object:
+        return await self._apply(obj, {"uid": uid}, force=True)
+
+    async def create(self, obj: Object) -> Object:
+        kind = kind_of(obj)
+        path = kind.path(obj["metadata"]["namespace"])
+        return await self._call("POST", kind, path, obj, {"fieldManager": FIELD_MANAGER})
+
+    async def patch(self, kind: Kind, namespace: str, name: str, body: Object) -> Object:
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._call("PATCH", kind, kind.path(namespace, name), body, query, _MERGE)
+
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, uid: str, grace: int | None = None
+    ) -> Object | None:
+        options: Object = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        answer = await self._call("DELETE", kind, kind.path(namespace, name), options)
+        dying = "deletionTimestamp" in (answer.get("metadata") or {})
+        return answer if dying else None
+
+    async def apply_status(self, resource: Object, status: Mapping[str, Any]) -> Object:
+        metadata = resource["metadata"]
+        path = f"{PIPELINE_DEPLOYMENT.path(metadata['namespace'], metadata['name'])}/status"
+        body = {
+            "apiVersion": PIPELINE_DEPLOYMENT.api_version,
+            "kind": PIPELINE_DEPLOYMENT.kind,
+            "metadata": {"name": metadata["name"], "uid": metadata["uid"]},
+            "status": status,
+        }
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        return await self._call("PATCH", PIPELINE_DEPLOYMENT, path, body, query, _APPLY)
+
+    async def post_event(self, event: Object) -> None:
+        await self._call("POST", EVENT, EVENT.path(event["metadata"]["namespace"]), event)
+
+    async def _apply(self, obj: Object, precondition: dict[str, str], *, force: bool) -> Object:
+        metadata = obj["metadata"]
+        body = {**obj, "metadata": {**metadata, **precondition}}
+        kind = kind_of(obj)
+        path = kind.path(metadata["namespace"], metadata["name"])
+        query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
+        return await self._call("PATCH", kind, path, body, query, _APPLY)
+
+    async def _call(
+        self,
+        verb: str,
+        kind: Kind,
+        path: str,
+        body: Object | None = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """The JSON of the answer. The one place where requests are made and errors are named."""
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        status = 0
+        try:
+            # The body goes past param_serialize, which would copy it to find dates in it.
+            method, url, signed, _, _ = await self._client.param_serialize(
+                verb,
+                path,
+                query_params=list((query or {}).items()),
+                header_params=headers,
+                auth_settings=["BearerToken"],
+            )
+            answer = await self._client.call_api(
+                method, url, signed, body, _request_timeout=_TIMEOUT
+            )
+            status = answer.status
+            text = await answer.read()
+        except (aiohttp.ClientError, ApiException, OSError) as error:
+            raise Busy(f"no answer from the API server: {error or type(error).__name__}") from error
+        finally:
+            self._counted(verb, kind.plural, status)
+        if status >= 400:
+            raise _error(status, text, answer.headers)
+        answered: Object = json.loads(text)
+        return answered
+
+
+def _folder(kind: Kind, namespace: str | None) -> str:
+    if namespace is not None:
+        return kind.path(namespace)
+    return f"{'/apis' if '/' in kind.api_version else '/api'}/{kind.api_version}/{kind.plural}"
+
+
+def _error(status: int, text: bytes, headers: Mapping[str, str]) -> ClusterError:
+    reason, sentence = _said(status, text)
+    if status == _GONE:
+        return Gone(sentence)
+    if status == _CONFLICTS:
+        return AlreadyExists(sentence) if reason == "AlreadyExists" else Conflict(sentence)
+    if status in _BUSY or status >= _SERVER_ERRORS:
+        after = headers.get("Retry-After", "")
+        return Busy(sentence, float(after) if after.isdigit() else None)
+    return Refused(sentence)
+
+
+def _said(status: int, text: bytes) -> tuple[str, str]:
+    """The reason and the message of a Status object, or of whatever answered instead."""
+    try:
+        said = json.loads(text)
+        return said.get("reason") or "", said.get("message") or f"HTTP {status}"
+    except (ValueError, AttributeError):
+        return "", f"HTTP {status}: {text[:200].decode(errors='replace')}"

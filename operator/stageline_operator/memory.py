@@ -1,0 +1,104 @@
+"""What reconciling remembers of one resource between two looks at it. Pure: times are passed in.
+
+Nothing in it is needed to be right, only to be patient: an operator that starts anew learns it
+again with one request each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from stageline_operator.cache import Child, controller_of, whose
+from stageline_operator.kinds import Object
+from stageline_operator.labels import APPLIED
+from stageline_operator.quarrels import Quarrel
+
+ASK_AGAIN_SECONDS: Final = 30.0
+"""After which a taken name or a refusal is tried again: nothing tells us when it is mended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a child cannot be, until when we believe it."""
+
+    sentence: str
+    until: float
+
+
+class Memory:
+    """Obstacles and quarrels of the children of one resource."""
+
+    def __init__(self) -> None:
+        self._generation = 0
+        self._taken: dict[Child, Obstacle] = {}
+        self._refused: dict[Child, Obstacle] = {}
+        self._quarrels: dict[Child, Quarrel] = {}
+        self._waits: dict[Child, float] = {}
+        self.obstacles = 0
+        """Counts every obstacle that was met."""
+
+    def forget_if_changed(self, resource: Object) -> None:
+        """Another spec may be refused nothing: it is tried at once."""
+        generation = resource["metadata"].get("generation", 0)
+        if generation != self._generation:
+            self._generation = generation
+            self._taken.clear()
+            self._refused.clear()
+            self._quarrels.clear()
+
+    def taken(self, now: float) -> dict[Child, str]:
+        """Names that are somebody else's, and whose."""
+        return _standing(self._taken, now)
+
+    def refused(self, now: float) -> dict[Child, str]:
+        """Children that the API server refused, and its sentences."""
+        return _standing(self._refused, now)
+
+    def was_taken(self, child: Child, obj: Object, now: float) -> None:
+        """The name is that of `obj`, which is not ours."""
+        self.obstacles += 1
+        self._taken[child] = Obstacle(whose(obj), now + ASK_AGAIN_SECONDS)
+
+    def was_refused(self, child: Child, sentence: str, now: float) -> None:
+        """The API server will not have it."""
+        self.obstacles += 1
+        self._refused[child] = Obstacle(sentence, now + ASK_AGAIN_SECONDS)
+
+    def is_blocked(self, child: Child, wish: str, now: float) -> bool:
+        """Whether writing the child is to wait."""
+        quarrel = self._quarrels.get(child)
+        wait = quarrel.wait(wish, now) if quarrel else 0.0
+        if wait:
+            self._waits[child] = now + wait
+        return bool(wait) or child in self.taken(now) or child in self.refused(now)
+
+    def repaired(self, child: Child, wish: str, now: float) -> bool:
+        """Count it; whether this has just become a quarrel that the user should know of."""
+        return self._quarrels.setdefault(child, Quarrel(wish)).repaired(wish, now)
+
+    def due(self, now: float) -> float | None:
+        """Seconds until something that waits may be tried again."""
+        self._waits = {child: until for child, until in self._waits.items() if until > now}
+        obstacles = (*self._taken.values(), *self._refused.values())
+        standing = [obstacle.until for obstacle in obstacles if obstacle.until > now]
+        return min((until - now for until in (*standing, *self._waits.values())), default=None)
+
+    @staticmethod
+    def is_ours(obj: Object, resource: Object) -> bool:
+        """Whether the resource controls the object."""
+        controller = controller_of(obj)
+        return controller is not None and controller["uid"] == resource["metadata"]["uid"]
+
+
+def wish_of(wished: Object) -> str:
+    """What tells one wish from another: the hash that it carries, or one of all of it."""
+    annotations = (wished.get("metadata") or {}).get("annotations") or {}
+    stamp = annotations.get(APPLIED)
+    return stamp or hashlib.sha256(json.dumps(wished, sort_keys=True).encode()).hexdigest()
+
+
+def _standing(obstacles: dict[Child, Obstacle], now: float) -> dict[Child, str]:
+    return {child: met.sentence for child, met in obstacles.items() if met.until > now}

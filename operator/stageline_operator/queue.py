@@ -1,0 +1,172 @@
+"""The work queue: what to reconcile, one worker per key, again later when it went wrong.
+
+A key that is added while it waits is run once; one that is added while it runs is run once more
+after. That is all the ordering there is, and all that a level-triggered operator needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Later(Exception):
+    """Raised by the work on a key: it did not succeed, try again."""
+
+    def __init__(self, sentence: str, after: float | None = None) -> None:
+        super().__init__(sentence)
+        self.after = after
+        """Seconds that were asked for; None: back off, longer each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackOff:
+    """How long to wait after each failure in a row, in seconds."""
+
+    first: float = 0.05
+    longest: float = 60.0
+
+    def after(self, failures: int, luck: float) -> float:
+        """The wait after so many failures (1 or more); `luck` in [0, 1) spreads them by a half."""
+        doubled: float = min(self.longest, self.first * 2.0 ** min(failures - 1, 62))
+        return doubled * (0.5 + luck / 2)
+
+
+class WorkQueue(Generic[K]):
+    """Keys to be worked on. `work` returns seconds after which to look again, None for never."""
+
+    def __init__(
+        self,
+        work: Callable[[K], Awaitable[float | None]],
+        *,
+        workers: int = 4,
+        back_off: BackOff | None = None,
+        failed: Callable[[K, Exception, float], None] = lambda key, error, wait: None,
+    ) -> None:
+        self._work = work
+        self._workers = workers
+        self._back_off = back_off or BackOff()
+        self._failed = failed
+        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._waiting: dict[K, float] = {}
+        self._running: dict[K, float] = {}
+        self._failures: dict[K, int] = {}
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._not_before: dict[K, float] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to work, in the running loop."""
+        names = (f"reconcile worker {number}" for number in range(self._workers))
+        self._tasks = [asyncio.create_task(self._run(), name=name) for name in names]
+
+    async def stop(self) -> None:
+        """Break off what runs, forget what waits."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def add(self, key: K) -> None:
+        """Have it worked on as soon as may be: at once, unless somebody asked for patience."""
+        if (not_before := self._not_before.get(key, 0.0)) > self._now():
+            self.add_after(key, not_before - self._now())
+            return
+        if (timer := self._timers.pop(key, None)) is not None:
+            timer.cancel()
+        if key in self._waiting:
+            return
+        self._waiting[key] = self._now()
+        if key not in self._running:
+            self._ready.put_nowait(key)
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Have it worked on then; an earlier time that was asked for before stands."""
+        due = self._now() + seconds
+        timer = self._timers.get(key)
+        if timer is not None:
+            if timer.when() <= due:
+                return
+            timer.cancel()
+        self._timers[key] = asyncio.get_running_loop().call_at(due, self._due, key)
+
+    def forget(self, key: K) -> None:
+        """Its failures count no more and nothing is due: the object is gone."""
+        self._failures.pop(key, None)
+        self._not_before.pop(key, None)
+        if (timer := self._timers.pop(key, None)) is not None:
+            timer.cancel()
+
+    @property
+    def depth(self) -> int:
+        """Keys that wait, those that are due later not counted."""
+        return len(self._waiting)
+
+    @property
+    def in_flight(self) -> int:
+        """Keys that are worked on."""
+        return len(self._running)
+
+    def oldest_waiting(self) -> float:
+        """Seconds that the oldest key has waited; 0 when none waits."""
+        return self._oldest(self._waiting)
+
+    def oldest_running(self) -> float:
+        """Seconds that the longest work has taken until now; 0 when there is none."""
+        return self._oldest(self._running)
+
+    @property
+    def alive(self) -> bool:
+        """Whether every worker that was started still works."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    def _due(self, key: K) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    async def _run(self) -> None:
+        while True:
+            key = await self._ready.get()
+            del self._waiting[key]
+            self._running[key] = self._now()
+            try:
+                await self._run_one(key)
+            finally:
+                del self._running[key]
+                if key in self._waiting:
+                    self._ready.put_nowait(key)
+
+    async def _run_one(self, key: K) -> None:
+        try:
+            again = await self._work(key)
+        except Exception as error:  # a worker must survive whatever one key brings about
+            self._failures[key] = self._failures.get(key, 0) + 1
+            wait = self._wait(key, error)
+            if isinstance(error, Later) and error.after is not None:
+                self._not_before[key] = self._now() + wait
+            self.add_after(key, wait)
+            self._failed(key, error, wait)
+        else:
+            self._failures.pop(key, None)
+            self._not_before.pop(key, None)
+            if again is not None:
+                self.add_after(key, again)
+
+    def _wait(self, key: K, error: Exception) -> float:
+        if isinstance(error, Later) and error.after is not None:
+            return error.after
+        return self._back_off.after(self._failures[key], random.random())
+
+    def _oldest(self, since: dict[K, float]) -> float:
+        return self._now() - min(since.values()) if since else 0.0
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,297 @@
+"""One resource, once: look, decide, do.
+
+1. What the cache knows of the resource; nothing is done about one that is gone or going.
+2. The decision, a pure function of what was seen.
+3. Children are made or brought back, and pods patched, all together.
+4. Children that are to go are deleted.
+5. Pods are created.
+6. When a name turned out to be somebody else's, or the server refused a child: decide once more,
+   so that the status says it.
+7. The status is written, then the Events are posted.
+
+A step begins when the one before it is done without exception, since what a step does may rest on
+what the one before has recorded. Answers go into the cache at once, so that the next decision sees
+them even before the watch does. Whatever went otherwise than foreseen ends in Later: look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from stageline_operator.cache import Cache, Child, Key
+from stageline_operator.cluster import (
+    AlreadyExists,
+    Busy,
+    Cluster,
+    ClusterError,
+    Conflict,
+    Gone,
+    Refused,
+)
+from stageline_operator.decision import Decision, Delete, Notice, Patch
+from stageline_operator.events import event
+from stageline_operator.kinds import PIPELINE_DEPLOYMENT, Kind, Object, kind_of
+from stageline_operator.memory import Memory, wish_of
+from stageline_operator.observed import Observed, PipelineKey, PipelineReport
+from stageline_operator.quarrels import who_changes
+from stageline_operator.queue import Later
+from stageline_operator.settings import RenderSettings
+
+log = logging.getLogger(__name__)
+
+Decide = Callable[[Observed, RenderSettings, datetime], Decision]
+Reports = Callable[[Key], Mapping[PipelineKey, PipelineReport]]
+
+_ROUNDS: Final = 3
+"""Decisions in one reconcile: what is refused in the third is tried at the next."""
+_FORCED_GRACE_SECONDS: Final = 0
+
+
+class Reconciler:
+    """Brings resources to what they should be, one key at a time."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        decide: Decide,
+        settings: RenderSettings,
+        *,
+        reports: Reports = lambda key: {},
+        at_once: int = 64,
+    ) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._decide = decide
+        self._settings = settings
+        self._reports = reports
+        self._slots = asyncio.Semaphore(at_once)
+        self._memories: dict[Key, Memory] = {}
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Seconds after which to look again, or None. Raises Later when it did not come through."""
+        try:
+            return await self._reconcile(key)
+        except Busy as busy:
+            raise Later(str(busy), busy.retry_after) from busy
+        except ClusterError as error:
+            raise Later(str(error)) from error
+
+    async def _reconcile(self, key: Key) -> float | None:
+        for _ in range(_ROUNDS):
+            observed = self._look(key)
+            if observed is None:
+                return None
+            one = _Execution(self._cluster, self._cache, key, observed, self._memories[key])
+            decision = self._decide(observed, self._settings, datetime.now(UTC))
+            if await one.effects(decision, self._slots):
+                break
+        else:
+            raise Later("the API server refuses one child after the other")
+        await one.tell(decision)
+        one.log(decision)
+        waits = (decision.again, self._memories[key].due(_now()))
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def _look(self, key: Key) -> Observed | None:
+        """None when the resource is gone or going: its children go with it, by their owner."""
+        resource = self._cache.resource(key)
+        if resource is None or "deletionTimestamp" in resource["metadata"]:
+            self._memories.pop(key, None)
+            return None
+        memory, now = self._memories.setdefault(key, Memory()), _now()
+        memory.forget_if_changed(resource)
+        return self._cache.observed(key, self._reports(key), memory.taken(now), memory.refused(now))
+
+
+class _Execution:
+    """One decision about one resource, being carried out."""
+
+    def __init__(
+        self, cluster: Cluster, cache: Cache, key: Key, observed: Observed, memory: Memory
+    ) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._key = key
+        self._observed = observed
+        self._memory = memory
+        self._unforeseen: list[str] = []
+        self._quarrels: list[Notice] = []
+        self._done: list[str] = []
+
+    async def effects(self, decision: Decision, slots: asyncio.Semaphore) -> bool:
+        """Whether the decision stands; otherwise decide anew with what the memory knows now."""
+        before = self._memory.obstacles
+        steps: tuple[Iterable[Awaitable[None]], ...] = (
+            [*map(self._apply, decision.apply), *map(self._patch, decision.patch)],
+            map(self._delete, decision.delete),
+            map(self._create, decision.create),
+        )
+        for step in steps:
+            await _together(step, slots)
+            if self._unforeseen:
+                raise Later(self._unforeseen[0])
+        return self._memory.obstacles == before
+
+    async def tell(self, decision: Decision) -> None:
+        """Status first: when it cannot be written, the Events of its transition wait too."""
+        resource = self._observed.resource
+        if decision.status is not None:
+            try:
+                self._answered(await self._cluster.apply_status(resource, decision.status))
+            except Gone:
+                self._cache.found_gone(self._key, PIPELINE_DEPLOYMENT, self._key.name)
+                return
+            self._done.append("status")
+        for notice in (*self._quarrels, *decision.notices):
+            await self._post(notice)
+
+    def log(self, decision: Decision) -> None:
+        """One line for a decision that did something."""
+        if self._done or decision.notices:
+            told = "; ".join(f"{notice.reason}: {notice.note}" for notice in decision.notices)
+            log.info(
+                "%s%s", ", ".join(self._done) or "told", f" ({told})" if told else "",
+                extra={"key": str(self._key)},
+            )  # fmt: skip
+
+    async def _apply(self, wished: Object) -> None:
+        child, now, wish = child_of(wished), _now(), wish_of(wished)
+        live = self._observed.of(child[0]).get(child[1])
+        if self._memory.is_blocked(child, wish, now):
+            return
+        try:
+            if live is None:
+                answer = await self._cluster.make(wished)
+            else:
+                answer = await self._cluster.restore(wished, live["metadata"]["uid"])
+        except AlreadyExists:
+            await self._find_out_whose(child)
+        except (Conflict, Gone) as error:
+            await self._look_at(child, error)
+        except Refused as refusal:
+            self._memory.was_refused(child, str(refusal), now)
+        else:
+            self._answered(answer)
+            self._done.append(f"{'made' if live is None else 'restored'} {_called(child)}")
+            if self._memory.repaired(child, wish, now):
+                self._quarrels.append(await self._complaint(child))
+
+    async def _patch(self, patch: Patch) -> None:
+        child, now, wish = (patch.kind, patch.name), _now(), wish_of(patch.body)
+        if self._memory.is_blocked(child, wish, now):
+            return
+        try:
+            answer = await self._cluster.patch(*self._place(child), patch.body)
+        except Gone:
+            self._cache.found_gone(self._key, *child)
+        except Conflict as error:
+            self._unforeseen.append(str(error))
+        except Refused as refusal:
+            self._memory.was_refused(child, str(refusal), now)
+        else:
+            self._answered(answer)
+            self._done.append(f"patched {_called(child)}")
+            if self._memory.repaired(child, wish, now):
+                self._quarrels.append(await self._complaint(child))
+
+    async def _delete(self, delete: Delete) -> None:
+        child = (delete.kind, delete.name)
+        grace = _FORCED_GRACE_SECONDS if delete.force else None
+        try:
+            answer = await self._cluster.delete(*self._place(child), delete.uid, grace)
+        except Gone:
+            self._cache.found_gone(self._key, *child)
+        except Conflict as error:
+            await self._look_at(child, error)
+        else:
+            if answer is None:
+                self._cache.found_gone(self._key, *child)
+            else:
+                self._answered(answer)
+            self._done.append(f"deleted {_called(child)}")
+
+    async def _create(self, pod: Object) -> None:
+        child, now = child_of(pod), _now()
+        if self._memory.is_blocked(child, "", now):
+            return
+        try:
+            self._answered(await self._cluster.create(pod))
+        except AlreadyExists:
+            await self._find_out_whose(child)
+        except Refused as refusal:
+            self._memory.was_refused(child, str(refusal), now)
+        else:
+            self._done.append(f"created {_called(child)}")
+
+    async def _find_out_whose(self, child: Child) -> None:
+        """Ours but not seen yet, or somebody else's?"""
+        obj = await self._cluster.get(*self._place(child))
+        if self._memory.is_ours(obj, self._observed.resource):
+            self._answered(obj)
+            self._unforeseen.append(f"{_called(child)} was there already")
+        else:
+            self._memory.was_taken(child, obj, _now())
+
+    async def _look_at(self, child: Child, error: ClusterError) -> None:
+        """What we believed of a child was wrong: learn what is so."""
+        self._unforeseen.append(f"{_called(child)}: {error}")
+        try:
+            self._answered(await self._cluster.get(*self._place(child)))
+        except Gone:
+            self._cache.found_gone(self._key, *child)
+
+    async def _complaint(self, child: Child) -> Notice:
+        obj = await self._cluster.get(*self._place(child))
+        kind, name = child
+        note = (
+            f"{kind.kind} {name} is changed again and again by {who_changes(obj)}: it is brought "
+            "back twice a minute from now on; make that stop, or change the PipelineDeployment"
+        )
+        return Notice("Warning", "ChildContested", note, "Restore")
+
+    async def _post(self, notice: Notice) -> None:
+        resource, unique = self._observed.resource, uuid.uuid4().hex[:16]
+        made = event(resource, notice, datetime.now(UTC), socket.gethostname(), unique)
+        try:
+            await self._cluster.post_event(made)
+        except ClusterError as error:  # the status says the same: an Event is worth no retry
+            log.warning("Event %s is lost: %s", notice.reason, error, extra={"key": str(self._key)})
+
+    def _answered(self, obj: Object) -> None:
+        self._cache.answered(self._key, obj, _now())
+
+    def _place(self, child: Child) -> tuple[Kind, str, str]:
+        return child[0], self._key.namespace, child[1]
+
+
+async def _together(calls: Iterable[Awaitable[None]], slots: asyncio.Semaphore) -> None:
+    """All of them, a bounded number at a time; the first error when all have ended."""
+
+    async def one(call: Awaitable[None]) -> None:
+        async with slots:
+            await call
+
+    ended = await asyncio.gather(*map(one, calls), return_exceptions=True)
+    for outcome in ended:
+        if outcome is not None:
+            raise outcome
+
+
+def child_of(obj: Object) -> Child:
+    """Kind and name of a child."""
+    return kind_of(obj), obj["metadata"]["name"]
+
+
+def _called(child: Child) -> str:
+    return f"{child[0].kind} {child[1]}"
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
