@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test e2e bench lint fmt proto api check-generated train lock clean
+.PHONY: help install demo test e2e bench lint fmt proto api crd check-generated train lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,8 @@ proto: $(INSTALLED) ## Generate proto/gen from proto/
 
 api: $(INSTALLED) ## Generate the resource's reference page and CRD from its models
 	$(BIN)/python scripts/gen_api.py
+
+crd: api ## The same: the CRD is generated with the page
 
 check-generated: $(INSTALLED)
 	$(BIN)/python scripts/gen_proto.py --check

@@ -97,6 +97,8 @@ def kind(field: Schema) -> str:
         return f"`{field['const']}`"
     if field["type"] == "array":
         return f"list: {kind(field['items'])}"
+    if field.get("x-kubernetes-preserve-unknown-fields"):
+        return "as in Kubernetes"
     if field["type"] == "object":
         return f"text to {kind(field['additionalProperties'])}"
     if field.get("pattern") == DURATION_PATTERN:

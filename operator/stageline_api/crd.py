@@ -104,7 +104,8 @@ def _structural(node: Schema, defs: dict[str, Schema]) -> Schema:
     """`node` with its references put in place, without what a structural schema may not have."""
     node = {key: value for key, value in node.items() if key not in _DROPPED}
     if (reference := node.pop("$ref", None)) is not None:
-        return _part(_structural(defs[reference.rsplit("/", 1)[1]], defs) | node)
+        part = _structural(defs[reference.rsplit("/", 1)[1]], defs) | node
+        return part if part.pop("default", ...) is None else _part(part)
     if "anyOf" in node and not node.get("x-kubernetes-int-or-string"):
         (kept,) = (choice for choice in node.pop("anyOf") if choice != {"type": "null"})
         return _structural(kept | node, defs)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from stageline_api.pods import Resources
 from stageline_api.quantity import quantity_bytes
 from stageline_api.resource import PipelineDeployment
-from stageline_api.spec import DeviceName, Resources
+from stageline_api.spec import DeviceName
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ from fractions import Fraction
 QUANTITY_PATTERN = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
 DURATION_PATTERN = r"^([0-9]{1,9}(\.[0-9]{1,9})?(us|ms|s|m|h)){1,5}$"
 
-_LONGEST = 64
+QUANTITY_SENTENCE = "write a number and a unit, for example 80Gi, 1.5G or 500m"
+DURATION_SENTENCE = "write a number and a unit, for example 2ms, 1.5s or 1m30s"
+LONGEST = 64
 _SUFFIXES = {
     "n": Fraction(1, 10**9),
     "u": Fraction(1, 10**6),
@@ -31,12 +33,9 @@ _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 def parse_quantity(text: str) -> Fraction:
     """The exact number that a Kubernetes quantity stands for; ValueError says what is wrong."""
-    match = re.fullmatch(QUANTITY_PATTERN, text) if len(text) <= _LONGEST else None
+    match = re.fullmatch(QUANTITY_PATTERN, text) if len(text) <= LONGEST else None
     if match is None:
-        raise ValueError(
-            f"is not a Kubernetes quantity: {text[:_LONGEST]!r}; write a number and a unit, "
-            "for example 80Gi, 1.5G or 500m"
-        )
+        raise ValueError(f"is not a Kubernetes quantity: {text[:LONGEST]!r}; {QUANTITY_SENTENCE}")
     number, suffix = Fraction(match[1]), match[3] or ""
     if suffix[0:1] in ("e", "E") and len(suffix) > 1 and suffix != "Ei":
         return number * Fraction(10) ** int(suffix[1:])
@@ -50,11 +49,8 @@ def quantity_bytes(text: str) -> int:
 
 def parse_duration(text: str) -> float:
     """Milliseconds of a duration such as 2ms or 1m30s; ValueError says what is wrong."""
-    if len(text) > _LONGEST or not re.fullmatch(DURATION_PATTERN, text):
-        raise ValueError(
-            f"is not a duration: {text[:_LONGEST]!r}; write a number and a unit, "
-            "for example 2ms, 1.5s or 1m30s"
-        )
+    if len(text) > LONGEST or not re.fullmatch(DURATION_PATTERN, text):
+        raise ValueError(f"is not a duration: {text[:LONGEST]!r}; {DURATION_SENTENCE}")
     parts = re.findall(r"([0-9.]+)(us|ms|s|m|h)", text)
     return float(sum(Fraction(number) * _UNITS[unit] for number, unit in parts))
 

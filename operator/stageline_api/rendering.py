@@ -5,17 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from stageline_api.documents import PipelineAddress, RouterDocument, StageDocument
 from stageline_api.plan import Plan
 from stageline_api.quantity import parse_duration
 from stageline_api.resource import PipelineDeployment
+from stageline_api.spec import PipelineDeploymentSpec
 
 REVISION_LENGTH = 10
 
 
 class RenderError(Exception):
     """The resource asks for what this version cannot start; the message says what to change."""
+
+    def __init__(self, sentence: str, reason: str = "NotInThisVersion") -> None:
+        super().__init__(sentence)
+        self.reason = reason
+        """One word, for a condition."""
 
 
 def pipeline_names(deployment: PipelineDeployment) -> tuple[str, ...]:
@@ -24,22 +32,35 @@ def pipeline_names(deployment: PipelineDeployment) -> tuple[str, ...]:
     return tuple(f"{name}-{index}" for index in range(deployment.spec.replicas))
 
 
-def revision(deployment: PipelineDeployment, plan: Plan) -> str:
-    """Equal as long as running stages are what the spec asks for.
+def revision(deployment: PipelineDeployment, plan: Plan, image: str = "") -> str:
+    """Equal as long as running stages are what the spec and the worker's `image` ask for.
 
-    How many pipelines there are, and what only the router does, can change without it.
+    How many pipelines there are, and what only the router does, can change without it; so can
+    what only the plan is made from, as the plan's own hash is in it.
     """
-    spec = deployment.spec
     matters = {
         "plan": plan.plan_hash,
-        "model": spec.model.model_dump(mode="json"),
-        "pipeline": spec.pipeline.model_dump(mode="json", include={"transport", "device"}),
-        "resources": spec.resources.model_dump(mode="json"),
-        "stageOverrides": [entry.model_dump(mode="json") for entry in spec.stage_overrides],
-        "maxQueue": spec.router.max_queue,
+        "image": image,
+        "maxQueue": deployment.spec.router.max_queue,
+        # Without defaults, so that a field that a later version adds changes no revision.
+        "spec": deployment.spec.model_dump(
+            mode="json", exclude_defaults=True, exclude=_OF_NO_STAGE
+        ),
     }
     text = json.dumps(matters, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:REVISION_LENGTH]
+
+
+_OF_NO_STAGE: dict[str, Any] = {
+    "replicas": True,
+    "router": True,
+    "batching": True,
+    "rollout": True,
+    "image": True,
+    "pipeline": {"stages", "partition"},
+    "resources": {"device_memory"},
+    "stage_overrides": {"__all__": {"speed_percent": True, "resources": {"device_memory"}}},
+}
 
 
 def stage_documents(
@@ -54,44 +75,77 @@ def stage_documents(
     `addresses` has the host:port where each stage is found, `listen` the one that it binds where
     that is another. RenderError when the spec asks for a transport that is not there.
     """
-    spec = deployment.spec
+    ring = Ring(
+        model=deployment.metadata.name,
+        pipeline=pipeline,
+        revision=revision(deployment, plan),
+        uri=plan.uri,
+        addresses=tuple(addresses),
+    )
+    bound = addresses if listen is None else listen
+    return tuple(
+        stage_document(deployment.spec, plan, ring, stage, bound[stage])
+        for stage in range(len(addresses))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """What all stages of one pipeline share beside spec and plan."""
+
+    model: str
+    pipeline: str
+    revision: str
+    uri: str
+    """Where the checkpoint is, as the stages see it."""
+    addresses: tuple[str, ...]
+
+
+def stage_document(
+    spec: PipelineDeploymentSpec, plan: Plan, ring: Ring, stage: int, listen: str
+) -> StageDocument:
+    """The document of one stage; RenderError when the spec's transport is not there."""
     transport = spec.pipeline.transport
     if transport not in ("auto", "grpc"):
         raise RenderError(
-            f"spec.pipeline.transport {transport} of {deployment.metadata.name} is not in this "
-            "version: use auto or grpc"
+            f"spec.pipeline.transport {transport} of {ring.model} is not in this version: "
+            "use auto or grpc"
         )
-    return tuple(
-        StageDocument(
-            model=deployment.metadata.name,
-            pipeline=pipeline,
-            revision=revision(deployment, plan),
-            plan_hash=plan.plan_hash,
-            stage=stage,
-            partition=plan.partition,
-            uri=plan.uri,
-            dtype=plan.dtype,
-            device=spec.pipeline.device,
-            max_model_len=plan.max_model_len,
-            max_sequences=spec.generation.max_sequences,
-            prefill_chunk=spec.generation.prefill_chunk,
-            max_waiting=spec.router.max_queue,
-            transport=transport,
-            addresses=tuple(addresses),
-            listen=bound,
-        )
-        for stage, bound in enumerate(addresses if listen is None else listen)
+    return StageDocument(
+        model=ring.model,
+        pipeline=ring.pipeline,
+        revision=ring.revision,
+        plan_hash=plan.plan_hash,
+        stage=stage,
+        partition=plan.partition,
+        uri=ring.uri,
+        dtype=plan.dtype,
+        device=spec.pipeline.device,
+        max_model_len=plan.max_model_len,
+        max_sequences=spec.generation.max_sequences,
+        prefill_chunk=spec.generation.prefill_chunk,
+        max_waiting=spec.router.max_queue,
+        transport=transport,
+        addresses=ring.addresses,
+        listen=listen,
     )
 
 
 def router_document(
-    deployment: PipelineDeployment, plan: Plan, listen: str, leaders: Mapping[str, str]
+    deployment: PipelineDeployment,
+    plan: Plan,
+    listen: str,
+    leaders: Mapping[str, str],
+    uri: str | None = None,
 ) -> RouterDocument:
-    """The router's document; `leaders` has the host:port of stage 0 of each pipeline by name."""
+    """The router's document; `leaders` has the host:port of stage 0 of each pipeline by name.
+
+    `uri` says where the router finds the checkpoint, where that is not the plan's.
+    """
     spec = deployment.spec
     return RouterDocument(
         model=deployment.metadata.name,
-        uri=plan.uri,
+        uri=plan.uri if uri is None else uri,
         listen=listen,
         pipelines=tuple(
             PipelineAddress(name=name, leader=leader) for name, leader in leaders.items()

@@ -24,13 +24,40 @@ from pydantic_core import PydanticCustomError
 
 from stageline_api.quantity import (
     DURATION_PATTERN,
+    DURATION_SENTENCE,
+    LONGEST,
     QUANTITY_PATTERN,
+    QUANTITY_SENTENCE,
     parse_duration,
     parse_quantity,
 )
 from stageline_api.uri import check_uri
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"  # a DNS label
+OBJECT_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"  # nearly a DNS subdomain
+LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
+LABEL_KEY_PATTERN = (
+    r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
+)
+IMAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_./:@-]{0,511}$"
+
+# Said of a field, after its path: by the models, and by the API server (crd.py).
+NAME_SENTENCE = (
+    "must be lower case letters, digits and '-', start and end with a letter or digit and have "
+    "at most 63 characters"
+)
+OBJECT_SENTENCE = (
+    "must be the name of an object: lower case letters, digits, '-' and '.', at most 253"
+)
+LABEL_VALUE_SENTENCE = (
+    "must be a label's value: letters, digits, '-', '_' and '.', at most 63, a letter or digit "
+    "at both ends"
+)
+LABEL_KEY_SENTENCE = (
+    "must be a label's name, for example gpu or example.com/gpu: letters, digits, '-', '_' and "
+    "'.', at most 63 after the '/'"
+)
+IMAGE_SENTENCE = "must be an image, for example registry.example.com/stageline-worker:1.0"
 
 
 class SpecModel(BaseModel):
@@ -74,18 +101,26 @@ def _checked_duration(text: str) -> str:
     return text
 
 
-def _checked_name(text: str) -> str:
-    if not re.fullmatch(NAME_PATTERN, text):
-        raise ValueError(
-            "must be lower case letters, digits and '-', start and end with a letter or digit "
-            f"and have at most 63 characters, not {text[:80]!r}"
-        )
-    return text
+def _like(pattern: str, sentence: str) -> AfterValidator:
+    """Text that looks like `pattern`; `sentence` says to people how that is."""
+
+    def checked(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{sentence}, not {text[:80]!r}")
+        return text
+
+    return AfterValidator(checked)
 
 
 def _checked_uri(text: str) -> str:
     check_uri(text)
     return text
+
+
+def _text(pattern: str, sentence: str, longest: int) -> WithJsonSchema:
+    return WithJsonSchema(
+        {"type": "string", "maxLength": longest, "pattern": pattern, "x-sentence": sentence}
+    )
 
 
 Whole = Annotated[int, Strict()]
@@ -97,7 +132,9 @@ Quantity = Annotated[
     WithJsonSchema(
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "maxLength": LONGEST,
             "pattern": QUANTITY_PATTERN,
+            "x-sentence": QUANTITY_SENTENCE,
             "x-kubernetes-int-or-string": True,
         }
     ),
@@ -106,11 +143,25 @@ Duration = Annotated[
     str,
     BeforeValidator(_number_as_text),  # so that `2` is refused for its missing unit
     AfterValidator(_checked_duration),
-    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
+    _text(DURATION_PATTERN, DURATION_SENTENCE, LONGEST),
 ]
-Name = Annotated[
+Name = Annotated[str, _like(NAME_PATTERN, NAME_SENTENCE), _text(NAME_PATTERN, NAME_SENTENCE, 63)]
+ObjectName = Annotated[
+    str, _like(OBJECT_PATTERN, OBJECT_SENTENCE), _text(OBJECT_PATTERN, OBJECT_SENTENCE, 253)
+]
+LabelKey = Annotated[str, _like(LABEL_KEY_PATTERN, LABEL_KEY_SENTENCE)]
+LabelValue = Annotated[
     str,
-    AfterValidator(_checked_name),
-    WithJsonSchema({"type": "string", "pattern": NAME_PATTERN}),
+    _like(LABEL_VALUE_PATTERN, LABEL_VALUE_SENTENCE),
+    _text(LABEL_VALUE_PATTERN, LABEL_VALUE_SENTENCE, 63),
+]
+Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
+Image = Annotated[
+    str, _like(IMAGE_PATTERN, IMAGE_SENTENCE), _text(IMAGE_PATTERN, IMAGE_SENTENCE, 512)
 ]
 ModelUri = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_checked_uri)]
+Free = Annotated[
+    dict[str, Any],
+    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+]
+"""A part of Kubernetes' own API, checked with Kubernetes' schema when a pod is made of it."""

@@ -7,11 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from stageline_api.pods import ContainerResources, PodTemplate, Resources, Spread, Toleration
 from stageline_api.schema import (
     Duration,
+    Image,
+    Labels,
     ModelUri,
+    ObjectName,
     Positive,
-    Quantity,
     SentenceError,
     SpecModel,
     Whole,
@@ -21,7 +24,9 @@ DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 TransportName = Literal["auto", "collective", "socket", "grpc"]
 
-MAX_STAGES = 1024
+MAX_STAGES = 256
+MAX_OVERRIDES = 64
+MAX_PIPELINES = 1000  # their addresses and their status each fit in one object
 
 
 class ModelSpec(SpecModel):
@@ -37,6 +42,11 @@ class ModelSpec(SpecModel):
     max_model_len: Positive | None = Field(
         default=None,
         description="Tokens of prompt and answer together; absent is the model's own limit.",
+    )
+    secret_name: ObjectName | None = Field(
+        default=None,
+        description="Secret in the same namespace whose keys become environment variables of all "
+        "that reads the model, for example HF_TOKEN.",
     )
 
 
@@ -63,34 +73,25 @@ class PipelineSpec(SpecModel):
     )
 
 
-class Resources(SpecModel):
-    """What a stage's pod asks for and may use."""
-
-    limits: dict[str, Quantity] = Field(
-        default_factory=dict, description="Most that the pod may use, for example nvidia.com/gpu."
-    )
-    requests: dict[str, Quantity] = Field(
-        default_factory=dict, description="What the scheduler sets aside for the pod."
-    )
-    device_memory: Quantity | None = Field(
-        default=None,
-        description="Memory of the stage's device, which the plan must fit in, for example 80Gi; "
-        "absent is the memory limit of a stage without GPU, otherwise unknown.",
-    )
-
-
 class StageOverride(SpecModel):
     """What some stages have differently from the others."""
 
     stages: Annotated[
         tuple[Annotated[Whole, Field(ge=0, lt=MAX_STAGES)], ...], Field(min_length=1)
     ] = Field(description="Numbers of the stages, from 0.", max_length=MAX_STAGES)
-    node_selector: dict[str, str] = Field(
-        default_factory=dict, description="Labels that the node of these stages must have."
+    node_selector: Labels = Field(
+        default_factory=dict,
+        description="Labels that the node of these stages must have besides spec.nodeSelector.",
+    )
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(), max_length=64, description="What they tolerate besides spec.tolerations."
     )
     resources: Resources | None = Field(
         default=None,
         description="Replaces, entry by entry, what spec.resources says for these stages.",
+    )
+    pod_template: PodTemplate | None = Field(
+        default=None, description="Patch of the pods of these stages, after spec.podTemplate."
     )
     speed_percent: Annotated[int, Field(strict=True, ge=1, le=10_000)] = Field(
         default=100,
@@ -128,15 +129,27 @@ class RouterSpec(SpecModel):
     max_queue: Positive = Field(
         default=1024, description="Requests accepted and not yet answered; more are refused."
     )
+    replicas: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
+        default=1, description="Routers that share the requests."
+    )
+    image: Image | None = Field(
+        default=None, description="Image of the router; absent is the operator's."
+    )
+    resources: ContainerResources = Field(
+        default_factory=ContainerResources, description="What each router's pod asks for."
+    )
+    pod_template: PodTemplate | None = Field(
+        default=None, description="Patch of the router's pods, as spec.podTemplate is of stages'."
+    )
 
 
 class RolloutSpec(SpecModel):
     """How pipelines of an old revision make way for those of a new one."""
 
-    max_surge: Annotated[Whole, Field(ge=0, le=10_000)] = Field(
+    max_surge: Annotated[Whole, Field(ge=0, le=MAX_PIPELINES)] = Field(
         default=1, description="Pipelines that may exist beyond spec.replicas meanwhile."
     )
-    max_unavailable: Annotated[Whole, Field(ge=0, le=10_000)] = Field(
+    max_unavailable: Annotated[Whole, Field(ge=0, le=MAX_PIPELINES)] = Field(
         default=0, description="Pipelines of spec.replicas that may be missing meanwhile."
     )
     progress_deadline: Duration = Field(
@@ -152,14 +165,36 @@ class PipelineDeploymentSpec(SpecModel):
     pipeline: PipelineSpec = Field(
         default_factory=PipelineSpec, description="How the model is cut into stages."
     )
-    replicas: Annotated[int, Field(strict=True, ge=0, le=10_000)] = Field(
+    replicas: Annotated[int, Field(strict=True, ge=0, le=MAX_PIPELINES)] = Field(
         default=1, description="Whole pipelines; the scale subresource sets it."
     )
     resources: Resources = Field(
         default_factory=Resources, description="What each stage's pod asks for."
     )
+    image: Image | None = Field(
+        default=None, description="Image of the worker; absent is the operator's."
+    )
+    node_selector: Labels = Field(
+        default_factory=dict, description="Labels that the node of every stage must have."
+    )
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Taints of nodes that stages may run on all the same.",
+    )
+    topology_spread_constraints: tuple[Spread, ...] = Field(
+        default=(),
+        max_length=16,
+        description="How stages are spread over nodes; absent spreads the first stages of the "
+        "pipelines over hosts where that can be.",
+    )
+    pod_template: PodTemplate | None = Field(
+        default=None,
+        description="Strategic merge patch of every stage's pod, for what has no field of its "
+        "own: its container is worker.",
+    )
     stage_overrides: tuple[StageOverride, ...] = Field(
-        default=(), max_length=MAX_STAGES, description="What some stages have differently."
+        default=(), max_length=MAX_OVERRIDES, description="What some stages have differently."
     )
     batching: BatchingSpec = Field(
         default_factory=BatchingSpec, description="How requests are put together."

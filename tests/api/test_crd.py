@@ -58,7 +58,10 @@ def test_the_api_server_fills_in_what_the_models_do():
          "metadata": {"name": "m"}, "spec": MINIMAL}
     )  # fmt: skip
     ours = read.spec.model_dump(mode="json", exclude_none=True)
-    empty = ("stageOverrides", "limits", "requests")  # left out there, empty here
+    empty = (  # left out there, empty here
+        "stageOverrides", "limits", "requests", "nodeSelector", "tolerations",
+        "topologySpreadConstraints",
+    )  # fmt: skip
     assert without(filled, empty) == without(ours, empty)
     again = {**yaml.safe_load("{apiVersion: stageline.dev/v1alpha1, kind: PipelineDeployment}"),
              "metadata": {"name": "m"}, "spec": filled}  # fmt: skip

@@ -91,7 +91,8 @@ SPEC_MISTAKES = [
     (
         "  xyzzy: 1",
         "spec.xyzzy is not a field of PipelineDeployment: spec has model, pipeline, replicas, "
-        "resources, stageOverrides, batching, generation, router",
+        "resources, image, nodeSelector, tolerations, topologySpreadConstraints, podTemplate, "
+        "stageOverrides, batching, generation, router, rollout",
     ),
     (
         "  stageOverrides: [{stages: [0], nodeSelektor: {}}]",
@@ -102,7 +103,7 @@ SPEC_MISTAKES = [
     ("  pipeline: {stages: 4.0}", "spec.pipeline.stages must be a whole number, not 4.0"),
     ("  pipeline: {stages: '4'}", "spec.pipeline.stages must be a whole number, not '4'"),
     ("  pipeline: {stages: true}", "spec.pipeline.stages must be a whole number, not true"),
-    ("  pipeline: {stages: 9999999}", "spec.pipeline.stages must be at most 1024, not 9999999"),
+    ("  pipeline: {stages: 9999999}", "spec.pipeline.stages must be at most 256, not 9999999"),
     ("  pipeline: 4", "spec.pipeline must be a mapping of fields, not 4"),
     ("  pipeline:", "spec.pipeline is empty: give it a mapping of fields, or leave it out"),
     ("  pipeline: {partition: [3, 0]}", "spec.pipeline.partition[1] must be at least 1, not 0"),

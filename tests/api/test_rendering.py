@@ -5,6 +5,7 @@ import pytest
 from stageline_api.manifest import read_manifest
 from stageline_api.plan import plan
 from stageline_api.plan_request import Device, offered_bytes, plan_request
+from stageline_api.pods import Resources
 from stageline_api.rendering import (
     RenderError,
     pipeline_names,
@@ -12,7 +13,6 @@ from stageline_api.rendering import (
     router_document,
     stage_documents,
 )
-from stageline_api.spec import Resources
 from support.profiles import dense
 
 MANIFEST = """\

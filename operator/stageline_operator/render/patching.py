@@ -1,0 +1,105 @@
+"""A podTemplate put over a pod: merged, held against what the operator relies on, and validated."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import kubernetes_validate
+
+from stageline_api.pods import PodTemplate
+from stageline_api.rendering import RenderError
+from stageline_operator.kinds import Object
+from stageline_operator.render.strategic import MergeError, merged
+
+KUBERNETES = "1.37"
+REFUSED = "PodTemplateRefused"
+_OF_POD = ("hostname", "subdomain", "restartPolicy")
+_OF_CONTAINER = ("image", "command", "args", "ports")
+_OF_ENV = ("POD_IP", "STAGELINE_DOCUMENT", "STAGELINE_TERMINATION_LOG")
+
+
+@dataclass(frozen=True, slots=True)
+class Patched:
+    """Whose pod is patched, and by what, for the sentences."""
+
+    owner: str
+    container: str
+    template: str
+    """The field that holds the patch."""
+
+
+def patched(pod: Object, template: PodTemplate | None, where: Patched) -> Object:
+    """`pod` with `template` over it; RenderError when that makes no pod, or not this one."""
+    if template is None:
+        return pod
+    metadata = pod["metadata"]
+    try:
+        spec = merged(pod["spec"], template.spec)
+    except MergeError as error:
+        raise _refusal(where, f"is no strategic merge patch: {error}") from None
+    made = {
+        **pod,
+        "metadata": {
+            **metadata,
+            "labels": metadata["labels"] | template.metadata.labels,
+            "annotations": metadata["annotations"] | template.metadata.annotations,
+        },
+        "spec": spec,
+    }
+    if complaint := _invalid(_shape(made)):
+        raise _refusal(where, f"makes no valid pod: {complaint}")
+    _check_relied_on(pod, made, where)
+    return made
+
+
+def _refusal(where: Patched, complaint: str) -> RenderError:
+    return RenderError(f"{where.template} of {where.owner} {complaint}", REFUSED)
+
+
+def _check_relied_on(before: Object, after: Object, where: Patched) -> None:
+    wanted, found = _relied_on(before, where), _relied_on(after, where)
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise _refusal(
+                where, f"changes {name}, which the operator relies on: take that out of it"
+            )
+
+
+def _relied_on(pod: Object, where: Patched) -> dict[str, Any]:
+    metadata, spec = pod["metadata"], pod["spec"]
+    own: Object = next((each for each in spec["containers"] if each["name"] == where.container), {})
+    env = {entry["name"]: entry for entry in own.get("env", ())}
+    return {
+        **{f"label {name}": value for name, value in metadata["labels"].items()},
+        **{f"spec.{name}": spec.get(name) for name in _OF_POD},
+        **{f"{name} of container {where.container}": own.get(name) for name in _OF_CONTAINER},
+        **{f"{name} of container {where.container}": env.get(name) for name in _OF_ENV},
+    }
+
+
+def _shape(pod: Object) -> str:
+    """What decides whether a pod is valid: neither its name nor what its stage is told."""
+    spec = {**pod["spec"], "hostname": "", "containers": []}
+    for each in pod["spec"].get("containers") or ():
+        env = [_without_text(entry) for entry in each.get("env") or ()]
+        spec["containers"].append({**each, "env": env})
+    whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": spec}
+    return json.dumps(whole, sort_keys=True)
+
+
+def _without_text(entry: Any) -> Any:
+    return {**entry, "value": ""} if entry.get("name") == "STAGELINE_DOCUMENT" else entry
+
+
+@lru_cache(maxsize=1024)  # a pipeline's stages differ in nothing of this, nor from hour to hour
+def _invalid(shape: str) -> str:
+    """What Kubernetes' own schema has against a pod, empty when nothing."""
+    try:
+        kubernetes_validate.validate(json.loads(shape), KUBERNETES, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.path)
+        return f"{path.removeprefix('.')}: {error.message[:200]}"
+    return ""
