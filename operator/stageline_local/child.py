@@ -9,7 +9,7 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, STDOUT, Process
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from stageline_local.process import ProcessSpec
 
@@ -49,11 +49,11 @@ class Child:
 
     @classmethod
     async def start(cls, spec: ProcessSpec, lifeline: Lifeline, *, first: bool) -> Child:
-        """Start the command, with an empty log if it is the first life.
+        """Start the command, with an empty log if it is the first life or has a log of its own.
 
         Raises OSError when the log cannot be written or no process can be made.
         """
-        with _opened(spec.log, "wb" if first else "ab") as log:
+        with _opened(spec, first=first) as log:
             start = log.seek(0, os.SEEK_END)
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), str(lifeline.read)),
@@ -62,6 +62,7 @@ class Child:
                 stdout=log,
                 stderr=STDOUT,
                 env={**os.environ, **spec.env},
+                cwd=spec.folder,
                 start_new_session=True,
                 pass_fds=(lifeline.read,) if lifeline.read >= 0 else (),
             )
@@ -107,9 +108,12 @@ def last_line(log: Path, start: int) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def _opened(log: Path, mode: Literal["wb", "ab"]) -> BinaryIO:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    return log.open(mode)
+def _opened(spec: ProcessSpec, *, first: bool) -> BinaryIO:
+    spec.log.parent.mkdir(parents=True, exist_ok=True)
+    if spec.previous_log and not first:
+        with contextlib.suppress(FileNotFoundError):  # somebody has tidied up
+            spec.log.replace(spec.previous_log)
+    return spec.log.open("wb" if first or spec.previous_log else "ab")
 
 
 def _signal_name(number: int) -> str:

@@ -165,10 +165,11 @@ class Client:
                 async for change in following.changes():
                     back_off = _FIRST_BACK_OFF
                     yield change
+                back_off = _FIRST_BACK_OFF
             except ApiError as error:
                 following.failed(error)
+                back_off = min(back_off * 2, _LAST_BACK_OFF)
             await asyncio.sleep(back_off * random.uniform(0.5, 1.0))
-            back_off = min(back_off * 2, _LAST_BACK_OFF)
 
     async def _list(self, path: str, query: dict[str, str]) -> tuple[Objects, str]:
         found = await self._call("GET", path, query=query)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -28,6 +29,10 @@ class ProcessSpec:
     grace_seconds: float = 10.0
     """From SIGTERM to SIGKILL."""
     restart: RestartPolicy = field(default_factory=RestartPolicy)
+    previous_log: Path | None = None
+    """Given: each life has a log of its own, and this is where the one before is kept."""
+    folder: Path | None = None
+    """Where it works; None for where the runtime does."""
 
 
 class Phase(StrEnum):
@@ -37,6 +42,14 @@ class Phase(StrEnum):
     RUNNING = "running"
     STOPPING = "stopping"  # SIGTERM is sent
     ENDED = "ended"  # and will not be started again
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """From start to end of a process, in UTC."""
+
+    started: datetime
+    ended: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +66,9 @@ class Observation:
     """Of the last life that ended; 128 + n when signal n ended it, as Kubernetes counts."""
     error: str = ""
     """Why the last life ended, one sentence; empty while nothing ended badly."""
+    started: datetime | None = None
+    """When the present life began, in UTC; None while there is none."""
+    last: Life | None = None
+    """The last life that ended."""
+    delay: float = 0.0
+    """Seconds of the back-off that it is waiting for."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Self
 
 from stageline_local.child import Child, Lifeline
-from stageline_local.process import Observation, Phase, ProcessSpec
+from stageline_local.process import Life, Observation, Phase, ProcessSpec
 from stageline_local.restarts import after_exit
 
 
@@ -71,25 +72,34 @@ class Runtime:
         keepers = {**self._retired, **self._keepers}
         return {name: keeper.observation for name, keeper in keepers.items()}
 
-    async def stop(self, *names: str) -> None:
-        """Take these out of the desired set and wait until they are gone, SIGKILL at the latest."""
+    async def stop(self, *names: str, grace_seconds: float | None = None) -> None:
+        """Take these out of the desired set and wait until they are gone, SIGKILL at the latest.
+
+        `grace_seconds` takes the place of the specs' own.
+        """
         for name in self._keepers.keys() & set(names):
-            self._retire(name)
+            self._retire(name, grace_seconds)
         tasks = [self._retired[name].task for name in names if name in self._retired]
         if tasks:
             await asyncio.wait(tasks)  # unlike gather: a caller's deadline cancels no keeper
 
-    def kill(self) -> None:
-        """SIGKILL every process now. Desired ones are not started again."""
-        for name in list(self._keepers):
-            self._retire(name)
-        for keeper in self._retired.values():
-            keeper.kill()
+    def restart(self, name: str, grace_seconds: float | None = None) -> None:
+        """End this life of a process as `stop` would; what follows is the restart policy's."""
+        if keeper := self._keepers.get(name):
+            keeper.restart(grace_seconds)
 
-    def _retire(self, name: str) -> None:
+    def kill(self, *names: str) -> None:
+        """SIGKILL these processes now, all if none is named. They are not started again."""
+        chosen = set(names) or self._keepers.keys() | self._retired.keys()
+        for name in self._keepers.keys() & chosen:
+            self._retire(name)
+        for name in self._retired.keys() & chosen:
+            self._retired[name].kill()
+
+    def _retire(self, name: str, grace_seconds: float | None = None) -> None:
         keeper = self._keepers.pop(name)
         self._retired[name] = keeper
-        keeper.retire()
+        keeper.retire(grace_seconds)
         keeper.task.add_done_callback(lambda _: self._forget(name, keeper))
 
     def _forget(self, name: str, keeper: _Keeper) -> None:
@@ -115,12 +125,24 @@ class _Keeper:
         self._before = before
         self._child: Child | None = None
         self._retired = asyncio.Event()
+        self._life_over = asyncio.Event()
+        self._grace_seconds = spec.grace_seconds
         self._killed = False
         self.task = asyncio.create_task(self._run(), name=f"keep {spec.name}")
 
-    def retire(self) -> None:
+    def retire(self, grace_seconds: float | None = None) -> None:
         """Stop the process, start no other."""
         self._retired.set()
+        self._end_life(grace_seconds)
+
+    def restart(self, grace_seconds: float | None = None) -> None:
+        """Stop the process, as if it had ended by itself."""
+        if self._child:
+            self._end_life(grace_seconds)
+
+    def _end_life(self, grace_seconds: float | None) -> None:
+        self._grace_seconds = self.spec.grace_seconds if grace_seconds is None else grace_seconds
+        self._life_over.set()
 
     def kill(self) -> None:
         """End the process at once, and whatever it replaces."""
@@ -151,24 +173,32 @@ class _Keeper:
     async def _live(self) -> float | None:
         """One life. Returns the seconds until the next one, None when there is none."""
         clock = asyncio.get_running_loop().time
-        began = clock()
-        exit_code, error = await self._one_life()
+        began, started = clock(), datetime.now(UTC)
+        exit_code, error = await self._one_life(started)
+        over: dict[str, object] = {
+            "pid": None,
+            "exit_code": exit_code,
+            "started": None,
+            "last": Life(started, datetime.now(UTC)),
+        }
         if self._retired.is_set():
-            self._see(pid=None, exit_code=exit_code)
+            self._see(**over)
             return None
         seen = self.observation
         then = after_exit(self.spec.restart, seen.failures, clock() - began, exit_code)
         self._see(
-            phase=Phase.WAITING,
-            pid=None,
+            phase=Phase.ENDED if then.delay is None else Phase.WAITING,
             restarts=seen.restarts + (then.delay is not None),
             failures=then.failures,
-            exit_code=exit_code,
             error=error,
+            delay=then.delay or 0.0,
+            **over,
         )
         return then.delay
 
-    async def _one_life(self) -> tuple[int, str]:
+    async def _one_life(self, started: datetime) -> tuple[int, str]:
+        if not self._retired.is_set():
+            self._life_over.clear()
         try:
             self._child = await Child.start(
                 self.spec, self._lifeline, first=self.observation.restarts == 0
@@ -177,7 +207,7 @@ class _Keeper:
             return 127, f"cannot start {self.spec.name}: {error}"
         if self._killed:  # while it was being started
             self._child.kill()
-        self._see(phase=Phase.RUNNING, pid=self._child.pid)
+        self._see(phase=Phase.RUNNING, pid=self._child.pid, started=started, delay=0.0)
         try:
             exit_code = await self._until_end(self._child)
             return exit_code, self._child.reason(exit_code)
@@ -186,13 +216,13 @@ class _Keeper:
 
     async def _until_end(self, child: Child) -> int:
         ended = asyncio.ensure_future(child.wait())
-        retired = asyncio.ensure_future(self._retired.wait())
-        await asyncio.wait({ended, retired}, return_when=asyncio.FIRST_COMPLETED)
-        retired.cancel()
+        over = asyncio.ensure_future(self._life_over.wait())
+        await asyncio.wait({ended, over}, return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
         if not ended.done():
             self._see(phase=Phase.STOPPING)
             child.terminate()
-            await asyncio.wait({ended}, timeout=self.spec.grace_seconds)
+            await asyncio.wait({ended}, timeout=self._grace_seconds)
             if not ended.done():
                 child.kill()
         return await ended
