@@ -20,74 +20,38 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import re
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stageline_api.documents import StageDocument
 from stageline_api.profile import ModelProfile
 from stageline_local.client import DEPLOYMENT, NODE, POD, ApiError, Change, Client, Object
 from stageline_worker.last_words import packed
 from support.fakedeployments import bury, deploy
 from support.fakeleader import FakeLeader, Ring, Worker
-from support.podstatus import Fate, crashing, done, ended, lost, now, pod_status, ready, waiting
+from support.fakepod import FakePod, stage_document
+from support.podstatus import (
+    Fate,
+    crashing,
+    done,
+    ended,
+    lost,
+    node_status,
+    pod_status,
+    ready,
+    waiting,
+)
 from support.profiles import dense
 
 PORT = 7070
 _T = TypeVar("_T")
 _SECONDS = 30.0
 _RETRY = 0.2
-_EXPANDED = re.compile(r"\$\$|\$\(POD_IP\)")
-
-
-@dataclass(eq=False)
-class _Pod:
-    """One pod as its node knows it."""
-
-    object: Object
-    ip: str
-    document: StageDocument | None
-    bound: float | None = None  # by the loop's clock
-    down_until: float = 0.0
-    restarts: int = 0
-    last: Object | None = None  # how the container ended before
-    written: tuple[object, ...] = ()
-    loaded: bool | None = None  # None: no process
-    leader: FakeLeader | None = None
-    ending: bool = False
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def name(self) -> str:
-        return str(self.object["metadata"]["name"])
-
-    @property
-    def uid(self) -> str:
-        return str(self.object["metadata"]["uid"])
-
-    @property
-    def path(self) -> str:
-        return POD.of(self.object)
-
-    @property
-    def node(self) -> str:
-        return str(self.object["spec"].get("nodeName", ""))
-
-    @property
-    def pipeline(self) -> tuple[str, str]:
-        """Namespace and name of the pipeline; no name for a pod that is no stage."""
-        name = self.document.pipeline if self.document else ""
-        return self.object["metadata"]["namespace"], name
-
-    @property
-    def incarnation(self) -> int:
-        return int(self.uid.replace("-", "")[:12], 16) + self.restarts
+_TLS_FAREWELL = 0.25  # watches say goodbye after their session is closed, and nobody says when
 
 
 class FakeNodes:
@@ -114,7 +78,7 @@ class FakeNodes:
         self._fates: list[tuple[str, Fate]] = []
         self._rings: list[tuple[str, Ring]] = []
         self._lost: set[str] = set()
-        self._pods: dict[str, _Pod] = {}
+        self._pods: dict[str, FakePod] = {}
         self._deployments: dict[str, Object] = {}
         self._count = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -206,6 +170,8 @@ class FakeNodes:
                 self._started.set_result(None)
                 await self._stopped.wait()
                 await self._end()
+            if url.startswith("https"):
+                await asyncio.sleep(_TLS_FAREWELL)
         except Exception as error:  # whoever waits for the start must hear of it
             if not self._started.done():
                 self._started.set_exception(error)
@@ -260,14 +226,7 @@ class FakeNodes:
         await self._mark(name)
 
     async def _mark(self, name: str) -> None:
-        resources = {"cpu": "16", "memory": "128Gi", "pods": "500"}
-        there = name not in self._lost
-        condition = {
-            "type": "Ready", "status": "True" if there else "Unknown", "message": "",
-            "reason": "KubeletReady" if there else "NodeStatusUnknown",
-            "lastTransitionTime": now(), "lastHeartbeatTime": now(),
-        }  # fmt: skip
-        status = {"allocatable": resources, "capacity": resources, "conditions": [condition]}
+        status = node_status(there=name not in self._lost)
         await self._client.merge_patch(
             NODE.place(name=name), {"status": status}, subresource="status"
         )
@@ -290,21 +249,21 @@ class FakeNodes:
             self._report(gone)
         self._deploy_all()
 
-    def _new(self, obj: Object) -> _Pod:
+    def _new(self, obj: Object) -> FakePod:
         taken = {pod.ip for pod in self._pods.values()}
         while (ip := f"127.{_byte()}.{_byte()}.{_byte()}") in taken:
             pass
-        pod = _Pod(obj, ip, _document(obj, ip))
+        pod = FakePod(obj, ip, stage_document(obj, ip))
         self._pods[pod.uid] = pod
         return pod
 
-    def _named(self, pattern: str) -> list[_Pod]:
+    def _named(self, pattern: str) -> list[FakePod]:
         return [pod for pod in self._pods.values() if fnmatchcase(pod.name, pattern)]
 
-    def _look_at(self, pod: _Pod) -> None:
+    def _look_at(self, pod: FakePod) -> None:
         self._spawn(self._tend(pod))
 
-    async def _tend(self, pod: _Pod) -> None:
+    async def _tend(self, pod: FakePod) -> None:
         async with pod.turn:
             if self._pods.get(pod.uid) is not pod:
                 return
@@ -315,7 +274,7 @@ class FakeNodes:
                     self._loop.call_later(_RETRY, self._look_at, pod)
         self._report(pod)
 
-    async def _step(self, pod: _Pod, fate: Fate) -> None:
+    async def _step(self, pod: FakePod, fate: Fate) -> None:
         if pod.node in self._lost:
             self._stop_process(pod)
             await self._write(pod, ("lost",), lost(pod.object.get("status", {})))
@@ -330,7 +289,7 @@ class FakeNodes:
         elif not pod.node:
             await self._bind(pod)
 
-    async def _bind(self, pod: _Pod) -> None:
+    async def _bind(self, pod: FakePod) -> None:
         if not (nodes := [name for name in self._names if name not in self._lost]):
             return
         target = {"apiVersion": "v1", "kind": "Node", "name": nodes[next(self._count) % len(nodes)]}
@@ -340,7 +299,7 @@ class FakeNodes:
         }  # fmt: skip
         await self._client.create(f"{pod.path}/binding", binding)
 
-    async def _be(self, pod: _Pod, fate: Fate) -> None:
+    async def _be(self, pod: FakePod, fate: Fate) -> None:
         clock = self._loop.time()
         pod.bound = pod.bound or clock
         if (left := pod.bound + fate.after - clock) > 0:
@@ -356,13 +315,13 @@ class FakeNodes:
         status = pod_status(pod.object, fate, pod.ip, pod.restarts, pod.last)
         await self._write(pod, (fate, pod.restarts), status)
 
-    async def _write(self, pod: _Pod, what: tuple[object, ...], status: Object) -> None:
+    async def _write(self, pod: FakePod, what: tuple[object, ...], status: Object) -> None:
         if pod.written != what:
             patch = {"metadata": {"uid": pod.uid}, "status": status}
             await self._client.merge_patch(pod.path, patch, subresource="status")
             pod.written = what
 
-    async def _finish(self, pod: _Pod, seconds: float) -> None:
+    async def _finish(self, pod: FakePod, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self._stop_process(pod)
         while self._pods.get(pod.uid) is pod:
@@ -372,7 +331,7 @@ class FakeNodes:
                     await self._client.delete(pod.path, grace_seconds=0, uid=pod.uid)
             await asyncio.sleep(_RETRY)
 
-    def _fate_of(self, pod: _Pod) -> Fate:
+    def _fate_of(self, pod: FakePod) -> Fate:
         for pattern, fate in reversed(self._fates):
             if fnmatchcase(pod.name, pattern):
                 return fate
@@ -383,7 +342,7 @@ class FakeNodes:
 
     # Workers and leaders
 
-    def _start_process(self, pod: _Pod, fate: Fate) -> None:
+    def _start_process(self, pod: FakePod, fate: Fate) -> None:
         if fate.kind not in ("ready", "starting"):
             self._stop_process(pod)
             return
@@ -392,13 +351,13 @@ class FakeNodes:
         if document is not None and document.stage == 0 and pod.leader is None:
             pod.leader = FakeLeader(document, f"{pod.ip}:{PORT}")
 
-    def _stop_process(self, pod: _Pod) -> None:
+    def _stop_process(self, pod: FakePod) -> None:
         pod.loaded = None
         if pod.leader is not None:
             pod.leader.stop()
             pod.leader = None
 
-    def _report(self, of: _Pod) -> None:
+    def _report(self, of: FakePod) -> None:
         """Let the leader of this pod's pipeline say how its workers are."""
         if of.document is None:
             return
@@ -442,15 +401,6 @@ class FakeNodes:
 
     def _pod_objects(self) -> list[Object]:
         return [pod.object for pod in self._pods.values()]
-
-
-def _document(pod: Object, ip: str) -> StageDocument | None:
-    """The document of a stage pod, as Kubernetes expands it."""
-    for entry in pod["spec"]["containers"][0].get("env") or ():
-        if entry["name"] == "STAGELINE_DOCUMENT":
-            text = _EXPANDED.sub(lambda m: "$" if m[0] == "$$" else ip, entry["value"])
-            return StageDocument.model_validate_json(text)
-    return None
 
 
 def _byte() -> int:

@@ -113,6 +113,17 @@ def pod_status(
     return status
 
 
+def node_status(*, there: bool) -> Object:
+    """The status of a node, as it writes it or as the node controller does when it is gone."""
+    resources = {"cpu": "16", "memory": "128Gi", "pods": "500"}
+    condition = {
+        "type": "Ready", "status": "True" if there else "Unknown", "message": "",
+        "reason": "KubeletReady" if there else "NodeStatusUnknown",
+        "lastTransitionTime": now(), "lastHeartbeatTime": now(),
+    }  # fmt: skip
+    return {"allocatable": resources, "capacity": resources, "conditions": [condition]}
+
+
 def lost(status: Object) -> Object:
     """What the node controller makes of the status of a pod whose node is heard no more."""
     kept = [c for c in status.get("conditions", ()) if c["type"] != "Ready"]
