@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from stageline_operator.kinds import Object
 from stageline_operator.observed import PodKey
 from stageline_operator.situation import Stage
+from stageline_operator.times import from_rfc3339
 
 BUDGET: Final = 5
 """Replacements of one stage without an hour of health between."""
@@ -92,7 +93,7 @@ def _wait(stage: Stage, past: Replaced | None, now: datetime) -> timedelta | Non
         return None
     if stage.truth.deleting:
         # The API server writes the end of the grace period here, not its beginning.
-        return _time(stage.pod["metadata"]["deletionTimestamp"]) + NODE_LOSS - now
+        return from_rfc3339(stage.pod["metadata"]["deletionTimestamp"]) + NODE_LOSS - now
     if not (stage.kept and stage.truth.failed):
         return None
     if past is None:
@@ -106,7 +107,7 @@ def back_off(times: int) -> timedelta:
         return timedelta()
     if times >= BUDGET:
         return LONGEST_WAIT
-    return min(FIRST_WAIT * 2 ** (times - 1), LONGEST_WAIT)
+    return min(FIRST_WAIT * (1 << (times - 1)), LONGEST_WAIT)
 
 
 def _past(stage: Stage, past: Replaced | None, now: datetime) -> Replaced | None:
@@ -121,19 +122,14 @@ def _longest_life(pod: Object, now: datetime) -> timedelta:
     for container in (pod.get("status") or {}).get("containerStatuses") or ():
         running = container.get("state", {}).get("running")
         if running and container.get("ready"):
-            lives.append(now - _time(running["startedAt"]))
+            lives.append(now - from_rfc3339(running["startedAt"]))
         for state in (container.get("state", {}), container.get("lastState", {})):
             ended = state.get("terminated") or {}
             if ended.get("startedAt") and ended.get("finishedAt"):
-                lives.append(_time(ended["finishedAt"]) - _time(ended["startedAt"]))
+                lives.append(from_rfc3339(ended["finishedAt"]) - from_rfc3339(ended["startedAt"]))
     return max(lives)
 
 
 def _replacement(pod: Object, *, force: bool) -> Replacement:
     metadata = pod["metadata"]
     return Replacement(metadata["name"], metadata["uid"], force)
-
-
-def _time(text: str) -> datetime:
-    """An RFC 3339 time as the API server writes it."""
-    return datetime.fromisoformat(text).astimezone(UTC)

@@ -53,16 +53,18 @@ class Stage:
         """What its pod says, and where that runs, what its worker says."""
         if self.truth is None:
             return "Pending"
-        if self.report is None or self.truth.state in ("Draining", "Failed", "Pending"):
-            return self.truth.state
-        return self.report.state
+        return self.truth.state if self.heard is None else self.heard.state
+
+    @property
+    def heard(self) -> StageReport | None:
+        """Its worker's report, where its pod runs: the leader's last word outlives a worker."""
+        runs = self.truth is not None and self.truth.state in ("Starting", "Loaded", "Serving")
+        return self.report if runs else None
 
     @property
     def loaded(self) -> bool:
         """Its layers are in memory."""
-        if self.truth is None or self.state in ("Draining", "Failed", "Pending"):
-            return False
-        return self.truth.ready or self.state in ("Loaded", "Serving")
+        return self.state in ("Loaded", "Serving") or (self.truth is not None and self.truth.ready)
 
     @property
     def place(self) -> str:

@@ -1,0 +1,214 @@
+"""What keeps a resource from being as its spec asks, the worst first, each with its place. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from stageline_api.quantity import format_bytes
+from stageline_api.status import StageStatus
+from stageline_operator.healing import BUDGET, LONGEST_WAIT, Healing
+from stageline_operator.messages import clean, joined
+from stageline_operator.observed import PodKey
+from stageline_operator.planning import Planning
+from stageline_operator.reasons import Reason
+from stageline_operator.situation import Pipeline, Situation, Stage
+from stageline_operator.truth import CONFIG_REASONS, IMAGE_REASONS, PodTruth
+
+_BY_WORD: Final = {
+    **dict.fromkeys(IMAGE_REASONS, Reason.STAGE_IMAGE_PULL),
+    **dict.fromkeys(CONFIG_REASONS, Reason.STAGE_CONFIG),
+    "Unschedulable": Reason.STAGE_UNSCHEDULABLE,
+    "SchedulingGated": Reason.STAGE_UNSCHEDULABLE,
+    "OOMKilled": Reason.STAGE_OUT_OF_MEMORY,
+    "CrashLoopBackOff": Reason.STAGE_CRASHED,
+    "Error": Reason.STAGE_CRASHED,
+    "Completed": Reason.STAGE_CRASHED,
+    "Evicted": Reason.STAGE_EVICTED,
+    "Preempting": Reason.STAGE_EVICTED,
+    "NodeShutdown": Reason.STAGE_EVICTED,
+    "Terminated": Reason.STAGE_EVICTED,
+    "NodeLost": Reason.STAGE_NODE_LOST,
+}
+_ADVICE: Final = {
+    Reason.STAGE_UNSCHEDULABLE: "add nodes that fit, or change spec.resources, nodeSelector or "
+    "tolerations",
+    Reason.STAGE_IMAGE_PULL: "check spec.image",
+    Reason.STAGE_CONFIG: "check the Secrets, ConfigMaps and volumes that the spec names",
+    Reason.STAGE_OUT_OF_MEMORY: "raise the memory in spec.resources.limits, or use more stages",
+    Reason.STAGE_CRASHED: "see its log with kubectl logs {pod} --previous",
+    Reason.STAGE_EVICTED: "it is replaced; give it requests that keep it on its node",
+    Reason.STAGE_NODE_LOST: "it is replaced once Kubernetes gives its node up; check the node",
+    Reason.STAGE_FAILED: "see kubectl describe pod {pod}",
+    Reason.ROUTER_FAILED: "see kubectl describe pod {pod}",
+    Reason.PROFILE_FAILED: "check spec.model and see kubectl logs {pod}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, or not done yet."""
+
+    reason: Reason
+    message: str
+    """A sentence that names the place, and what to do where somebody must."""
+
+
+def problems(
+    situation: Situation,
+    planning: Planning,
+    healing: Healing,
+    invalid: str,
+    entries: Mapping[PodKey, StageStatus],
+) -> tuple[Problem, ...]:
+    """All of them, the worst first, by place among equals.
+
+    `invalid` says what is wrong with the spec, if it is; `entries` are what status says of the
+    stages, so that a message moves no more often than they do.
+    """
+    found = [
+        *_of_spec(situation, planning, invalid),
+        *_of_children(situation),
+        *_of_budget(situation, healing),
+        *(problem for one in situation.kept_stages if (problem := _of_stage(one, entries))),
+        *(problem for one in situation.kept_pipelines if (problem := _of_pipeline(one))),
+        *_of_room(situation, planning),
+        *_of_router(situation),
+    ]
+    cut = (Problem(one.reason, clean(one.message)) for one in found)
+    return tuple(sorted(cut, key=lambda problem: problem.reason.rank))
+
+
+def _of_spec(situation: Situation, planning: Planning, invalid: str) -> Iterator[Problem]:
+    if invalid:
+        yield Problem(Reason.INVALID_SPEC, invalid)
+    elif planning.refused:
+        yield Problem(_refusal(planning.refused), planning.message)
+    elif planning.message:
+        yield Problem(Reason.PROFILE_UNREADABLE, planning.message)
+    elif planning.record is None and situation.profile is not None:
+        name, truth = situation.profile
+        if truth.reason and not truth.deleting:
+            why = _why(truth, Reason.PROFILE_FAILED, name)
+            yield Problem(Reason.PROFILE_FAILED, f"the profile of the model (pod {name}): {why}")
+        else:
+            yield _profiling(f"pod {name}: {truth.message}" if truth.message else f"pod {name}")
+    elif planning.record is None:
+        yield _profiling("its pod is being made")
+
+
+def _refusal(word: str) -> Reason:
+    return next((reason for reason in Reason if reason == word), Reason.PLAN_REFUSED)
+
+
+def _profiling(where: str) -> Problem:
+    return Problem(Reason.PROFILING, f"the model's sizes are being read before it is cut ({where})")
+
+
+def _of_children(situation: Situation) -> Iterator[Problem]:
+    for (kind, name), owner in sorted(situation.observed.taken.items(), key=str):
+        yield Problem(
+            Reason.NAME_TAKEN,
+            f"{kind.kind} {name} is {owner}'s: rename or delete it, or give this "
+            "PipelineDeployment another name",
+        )
+    for (kind, name), refusal in sorted(situation.observed.refused.items(), key=str):
+        quota = "exceeded quota" in refusal
+        yield Problem(
+            Reason.QUOTA_EXCEEDED if quota else Reason.CHILD_REFUSED,
+            f"{kind.kind} {name} was refused: {refusal}"
+            + (": raise the quota, or lower spec.replicas or spec.resources" if quota else ""),
+        )
+
+
+def _of_budget(situation: Situation, healing: Healing) -> Iterator[Problem]:
+    for stage in situation.kept_stages:
+        if stage.key in healing.exhausted:
+            minutes = round(LONGEST_WAIT.total_seconds() / 60)
+            why = stage.truth.message if stage.truth is not None else ""
+            yield Problem(
+                Reason.RESTART_BUDGET_SPENT,
+                joined(
+                    f"{stage.place} was replaced {healing.history[stage.key].times} times without "
+                    f"an hour of health between (its budget is {BUDGET})",
+                    why,
+                    f"it is tried again every {minutes} minutes",
+                ),
+            )
+
+
+def _of_stage(stage: Stage, entries: Mapping[PodKey, StageStatus]) -> Problem | None:
+    truth = stage.truth
+    if stage.loaded:
+        return None
+    if truth is None:
+        return Problem(Reason.STAGE_STARTING, f"{stage.place}: its pod is being made")
+    if truth.deleting:
+        return Problem(Reason.STAGE_LEAVING, f"{stage.place}: {_words(truth)}")
+    if truth.reason:
+        reason = stage_reason(truth)
+        return Problem(reason, f"{stage.place}: {_why(truth, reason, stage.pod_name)}")
+    if stage.heard is not None and stage.heard.state == "Failed":
+        return Problem(Reason.STAGE_FAILED, f"{stage.place}: {stage.heard.error or 'it failed'}")
+    return _unready(stage, truth, entries[stage.key])
+
+
+def _unready(stage: Stage, truth: PodTruth, entry: StageStatus) -> Problem:
+    if stage.state != "Loading":
+        return Problem(Reason.STAGE_STARTING, joined(stage.place, truth.message))
+    done = f"{format_bytes(entry.bytes_loaded)} of {format_bytes(entry.bytes_total)}"
+    words = f"{done} of its weights are loaded" if entry.bytes_total else "it loads its weights"
+    return Problem(Reason.STAGE_LOADING, f"{stage.place}: {words}")
+
+
+def stage_reason(truth: PodTruth) -> Reason:
+    """Our word for what is wrong with a stage's pod."""
+    return _BY_WORD.get(truth.reason, Reason.STAGE_FAILED)
+
+
+def _of_pipeline(pipeline: Pipeline) -> Problem | None:
+    if pipeline.ready or not all(stage.loaded for stage in pipeline.stages):
+        return None  # the stage itself is the problem
+    report = pipeline.report
+    if report is None:
+        return Problem(
+            Reason.PIPELINE_SILENT,
+            f"{pipeline.place}: its leader, pod {pipeline.stages[0].pod_name}, is not heard: check "
+            "that the operator may reach port 7070 of it (NetworkPolicy)",
+        )
+    reason = Reason.RING_BROKEN if report.sessions else Reason.PIPELINE_CONNECTING
+    return Problem(reason, joined(pipeline.place, report.message or "its ring is being closed"))
+
+
+def _of_room(situation: Situation, planning: Planning) -> Iterator[Problem]:
+    missing = situation.wanted - len(situation.kept)
+    if missing > 0 and planning.record is not None:
+        yield Problem(
+            Reason.WAITING_FOR_ROOM,
+            f"{missing} of {situation.wanted} pipelines are to be made once others have made way",
+        )
+
+
+def _of_router(situation: Situation) -> Iterator[Problem]:
+    router = situation.router
+    if not router.exists:
+        return
+    for name, truth in router.pods:
+        if truth.reason and not truth.deleting:
+            why = _why(truth, Reason.ROUTER_FAILED, name)
+            yield Problem(Reason.ROUTER_FAILED, f"the router (pod {name}): {why}")
+    if not router.settled:
+        yield Problem(
+            Reason.ROUTER_STARTING,
+            f"{router.available} of {router.wanted} routers answer, {router.updated} are of the "
+            "newest shape",
+        )
+
+
+def _why(truth: PodTruth, reason: Reason, pod: str) -> str:
+    return joined(_words(truth), _ADVICE[reason].format(pod=pod))
+
+
+def _words(truth: PodTruth) -> str:
+    return joined(truth.reason, truth.message)
