@@ -53,11 +53,10 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class StatusUpdate:
-    """What status should be."""
+    """What is to be done about status."""
 
-    status: Object
-    """All of it, for the API server; what is there already unless `changed`."""
-    changed: bool
+    status: Object | None
+    """All of it, as the API server takes it; None when it is not to be written."""
     again: float | None
     """Seconds until it would change though nothing else does; None when it would not."""
 
@@ -70,9 +69,9 @@ def read_status(resource: Object) -> PipelineDeploymentStatus:
         return PipelineDeploymentStatus()
 
 
-def history(before: PipelineDeploymentStatus, situation: Situation) -> dict[PodKey, Replaced]:
+def history(situation: Situation) -> dict[PodKey, Replaced]:
     """How often the pods of the stages were replaced, as far as status remembers."""
-    entries = _by_key(before)
+    entries = _by_key(read_status(situation.observed.resource))
     found = {}
     for pipeline in situation.kept_pipelines:
         for stage in pipeline.stages:
@@ -87,13 +86,13 @@ def status(
     planning: Planning,
     healing: Healing,
     invalid: str,
-    before: PipelineDeploymentStatus,
     now: datetime,
 ) -> StatusUpdate:
-    """What the status of the resource should be, with `before` as what it is.
+    """What the status of the resource should be, where it is not so already.
 
     `invalid` is the sentence of a spec that cannot be used, empty where it can.
     """
+    before = read_status(situation.observed.resource)
     entries = stage_entries(situation.pipelines, _by_key(before), healing.history)
     found = problems(situation, planning, healing, invalid, entries)
     case = Case(situation, planning, found)
@@ -224,14 +223,14 @@ def _worth_writing(
 ) -> StatusUpdate:
     again = left.total_seconds() if left is not None else None
     if _same(before, after):
-        return StatusUpdate(_dumped(before), changed=False, again=again)
+        return StatusUpdate(None, again)
     if _same(_without_numbers(before), _without_numbers(after)):
         wait = _until_numbers(before, now).total_seconds()
         if wait > 0:
             again = wait if again is None else min(wait, again)
-            return StatusUpdate(_dumped(before), changed=False, again=again)
+            return StatusUpdate(None, again)
         after = after.model_copy(update={"measured_at": rfc3339(now)})
-    return StatusUpdate(_dumped(after), changed=True, again=again)
+    return StatusUpdate(_dumped(after), again)
 
 
 def _until_numbers(before: PipelineDeploymentStatus, now: datetime) -> timedelta:
