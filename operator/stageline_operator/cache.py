@@ -152,7 +152,7 @@ class Cache:
             refused=refused or {},
         )
 
-    def keys(self) -> list[Key]:
+    def existing(self) -> list[Key]:
         """Every resource that exists."""
         return [key for key, entry in self._entries.items() if entry.resource is not None]
 

@@ -1,0 +1,97 @@
+"""`python -m stageline_operator`: the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from stageline_operator import handlers, health, logs
+from stageline_operator.cluster import KubeCluster
+from stageline_operator.connection import NoConnectionError, configuration
+from stageline_operator.decide import decide
+from stageline_operator.metrics import Metrics
+from stageline_operator.operator import Operator
+from stageline_operator.settings import OperatorSettings, parse
+
+log = logging.getLogger("stageline_operator.main")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; 0 then, 1 when it cannot go on."""
+    settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+    logs.configure(settings.log_format, settings.log_level)
+    try:
+        return asyncio.run(run(settings))
+    except (NoConnectionError, OSError) as error:
+        log.error("%s", error)
+        return 1
+
+
+async def run(settings: OperatorSettings) -> int:
+    """The operator's life, in the running loop."""
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    connection = await configuration(settings.connection)
+    metrics = Metrics()
+    cluster = KubeCluster(connection, metrics.requested)
+    operator = Operator(
+        cluster,
+        decide,
+        settings.render,
+        namespaces=settings.namespaces,
+        workers=settings.workers,
+        metrics=metrics,
+    )
+    async with contextlib.AsyncExitStack() as at_end:
+        at_end.push_async_callback(cluster.close)
+        at_end.push_async_callback(operator.stop)
+        if settings.health_port:
+            await at_end.enter_async_context(_health(settings, operator))
+        log.info("serving %s of %s", ", ".join(settings.namespaces) or "all", connection.host)
+        if await _finished(operator.start(), stop):
+            take_signals = functools.partial(_stop_on_signals, stop)
+            await handlers.watch(operator, connection, settings.namespaces, stop, take_signals)
+    log.info("stopped")
+    return 0
+
+
+def _health(
+    settings: OperatorSettings, operator: Operator
+) -> contextlib.AbstractAsyncContextManager[int]:
+    return health.serving(
+        settings.health_host,
+        settings.health_port,
+        operator.unhealthy,
+        operator.unready,
+        operator.metrics.text,
+    )
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def _finished(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Whether the work came to its end before `stop`."""
+    tasks = [asyncio.create_task(work), asyncio.create_task(stop.wait())]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finished = tasks[0].done()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    if finished:
+        tasks[0].result()
+    return finished and not stop.is_set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

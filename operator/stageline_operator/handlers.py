@@ -1,0 +1,114 @@
+"""Kopf as the watch layer, and the only module that knows it.
+
+Handlers of events put what they hear into the cache and the key into the queue; kopf never retries
+them, so nothing else may be done here. There are no handlers of any other sort: they would write
+annotations or a finalizer into the user's object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import kopf
+from kubernetes.aio.client import Configuration
+
+from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, Kind, Object
+from stageline_operator.labels import OWNER
+
+_HEARD: Final = "stageline heard this before"
+
+
+class Listener(Protocol):
+    """Who is told."""
+
+    def heard(self, event: str | None, obj: Object) -> None:
+        """A watch event; None for an object that a list had."""
+
+    def watch_began_anew(self) -> None:
+        """A watch lists objects that it has told of before: it may have missed the end of some."""
+
+    async def stop(self) -> None:
+        """Kopf ends, and cancels what others left running in its loop."""
+
+
+async def watch(
+    listener: Listener,
+    configuration: Configuration,
+    namespaces: Sequence[str],
+    stop: asyncio.Event,
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Tell the listener of every event until `stop`. Raises when watching is not possible.
+
+    `started` is called when kopf has taken the signals: who wants them takes them back then.
+    """
+    await kopf.operator(
+        registry=_registry(listener, configuration, started),
+        settings=_settings(),
+        clusterwide=not namespaces,
+        namespaces=list(namespaces),
+        standalone=True,
+        stop_flag=stop,
+    )
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    for kind in CHILDREN:
+        settings.watching.label_selectors[(*_group_version(kind), kind.plural)] = OWNER
+    settings.queueing.idle_timeout = 1.0  # a task per object that had an event; let it go soon
+    settings.queueing.exit_timeout = 0.1
+    return settings
+
+
+def _registry(
+    listener: Listener, configuration: Configuration, started: Callable[[], None]
+) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.startup(registry=registry)
+    async def startup(**_: Any) -> None:
+        started()
+
+    @kopf.on.login(registry=registry)
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        return await _connection_info(configuration)
+
+    @kopf.on.cleanup(registry=registry)
+    async def cleanup(**_: Any) -> None:
+        await listener.stop()
+
+    async def heard(  # the names are kopf's
+        *, type: str | None, body: Mapping[str, Any], memo: kopf.Memo, **_: Any
+    ) -> None:
+        if type is None and _HEARD in memo:
+            listener.watch_began_anew()
+        memo[_HEARD] = True
+        listener.heard(type, dict(body))
+
+    for kind in (PIPELINE_DEPLOYMENT, *CHILDREN):
+        group, version = _group_version(kind)
+        kopf.on.event(group, version, kind.plural, registry=registry)(heard)
+    return registry
+
+
+def _group_version(kind: Kind) -> tuple[str, str]:
+    group, _, version = kind.api_version.rpartition("/")
+    return group, version
+
+
+async def _connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
+    header = await configuration.get_api_key_with_prefix("BearerToken") or ""
+    scheme, _, token = header.partition(" ")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert or None,
+        insecure=not configuration.verify_ssl,
+        certificate_path=configuration.cert_file or None,
+        private_key_path=configuration.key_file or None,
+        scheme=scheme or None,
+        token=token or None,
+    )

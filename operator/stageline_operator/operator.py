@@ -1,0 +1,133 @@
+"""The operator, put together: events go into cache and queue, what is due is reconciled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from stageline_operator import health
+from stageline_operator.cache import Cache, Key
+from stageline_operator.cluster import Cluster
+from stageline_operator.kinds import Object
+from stageline_operator.lists import Lists
+from stageline_operator.metrics import Metrics
+from stageline_operator.queue import Later, WorkQueue
+from stageline_operator.reconcile import Decide, Reconciler
+from stageline_operator.reports import PORT, Reports, leaders
+from stageline_operator.settings import RenderSettings
+
+log = logging.getLogger(__name__)
+
+
+class Operator:
+    """Everything that lives between start and stop. Hears events by `heard`."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        decide: Decide,
+        settings: RenderSettings,
+        *,
+        namespaces: Sequence[str] = (),
+        workers: int = 8,
+        metrics: Metrics | None = None,
+        leader_port: int = PORT,
+    ) -> None:
+        self.cache = Cache()
+        self.queue: WorkQueue[Key] = WorkQueue(self._work, workers=workers, failed=self._failed)
+        self.reports = Reports(self._reported, leader_port)
+        self.metrics = metrics or Metrics()
+        self.metrics.gauges = self._gauges
+        self._lists = Lists(cluster, self.cache, namespaces, self.queue.add)
+        self._reconciler = Reconciler(
+            cluster, self.cache, decide, settings, reports=self.reports.of
+        )
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Come back when everything has been listed and reconciling has begun."""
+        await self._lists.first()
+        self.queue.start()
+        self._keeper = asyncio.create_task(self._lists.keep(), name="lists")
+
+    async def stop(self) -> None:
+        """Leave no task behind. What was under way is broken off: it is begun anew next time."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        await self.queue.stop()
+        await self.reports.stop()
+
+    def heard(self, event: str | None, obj: Object) -> None:
+        """A watch event."""
+        key = self.cache.heard(event, obj)
+        if key is not None:
+            self.queue.add(key)
+
+    def watch_began_anew(self) -> None:
+        """A watch may have missed something."""
+        self._lists.watch_began_anew()
+
+    def unhealthy(self) -> list[str]:
+        """What only a restart can mend; nothing is wrong while the API server is not there yet."""
+        if not self._lists.complete:
+            return []
+        debt = self.cache.oldest_debt(_now())
+        silent = None if debt is None else (debt[0].plural, debt[1])
+        return health.complaints(self.queue.alive, self.queue.oldest_running(), silent)
+
+    def unready(self) -> list[str]:
+        """Why nothing is reconciled yet."""
+        return [] if self._lists.complete else ["not everything has been listed yet"]
+
+    async def _work(self, key: Key) -> float | None:
+        observed, began = self.cache.observed(key), _now()
+        self.reports.follow(key, leaders(observed) if observed else {})
+        result = "error"
+        try:
+            again = await self._reconciler.reconcile(key)
+            result = "done"
+        except Later:
+            result = "retry"
+            raise
+        finally:
+            self.metrics.reconciled(result, _now() - began)
+        if observed is None:
+            self.queue.forget(key)
+        return again
+
+    def _failed(self, key: Key, error: Exception, wait: float) -> None:
+        if isinstance(error, Later):
+            log.info("again in %.2f s: %s", wait, error, extra={"key": str(key)})
+        else:
+            log.error("a bug: again in %.2f s", wait, exc_info=error, extra={"key": str(key)})
+
+    def _reported(self, key: Key, wait: float) -> None:
+        if wait:
+            self.queue.add_after(key, wait)
+        else:
+            self.queue.add(key)
+
+    def _gauges(self) -> dict[str, float]:
+        ready = [_is_ready(self.cache.resource(key)) for key in self.cache.existing()]
+        return {
+            "queue_depth": self.queue.depth,
+            "queue_oldest_seconds": self.queue.oldest_waiting(),
+            "reconcile_in_flight": self.queue.in_flight,
+            "reconcile_longest_seconds": self.queue.oldest_running(),
+            "report_streams": self.reports.heard,
+            "resources": len(ready),
+            "resources_ready": sum(ready),
+        }
+
+
+def _is_ready(resource: Object | None) -> bool:
+    conditions = ((resource or {}).get("status") or {}).get("conditions") or []
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions
+    )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,214 @@
+"""What pipelines say of themselves: one stream to the leader of each, and nobody is polled.
+
+A stream waits in gRPC's own core until its leader is there, which costs nothing, so 1,000 of them
+are as good as one. A leader that falls silent has no report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import grpc
+
+from stageline.v1 import pipeline_pb2 as pb
+from stageline.v1.pipeline_pb2_grpc import PipelineStub
+from stageline_operator.cache import Key
+from stageline_operator.kinds import POD
+from stageline_operator.names import pipeline_name, pod_key
+from stageline_operator.observed import Observed, PipelineKey, PipelineReport, StageReport
+
+log = logging.getLogger(__name__)
+
+PORT: Final = 7070
+"""Of every worker."""
+NUMBERS_SECONDS: Final = 1.0
+"""Mere numbers are news at most this often."""
+_AGAIN_SECONDS: Final = (0.1, 2.0)
+_OPTIONS: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # A node that is lost says nothing: only pings tell.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_STAGE_STATES: Final = {
+    pb.STARTING: "Starting",
+    pb.LOADING: "Loading",
+    pb.LOADED: "Loaded",
+    pb.SERVING: "Serving",
+    pb.DRAINING: "Draining",
+    pb.FAILED: "Failed",
+}
+_PIPELINE_STATES: Final = {
+    pb.WAITING: "Waiting",
+    pb.CONNECTING: "Connecting",
+    pb.READY: "Ready",
+    pb.PIPELINE_DRAINING: "Draining",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Whom to ask, and who it should be."""
+
+    address: str
+    pipeline: str
+    revision: str
+
+
+def leaders(observed: Observed) -> dict[PipelineKey, Leader]:
+    """The leaders of a resource's pipelines: the pods of stage 0 that run and have an address."""
+    found = {}
+    owner = observed.resource["metadata"]["name"]
+    for pod in observed.of(POD).values():
+        key, status = pod_key(pod), pod.get("status") or {}
+        if key is None or key.stage != 0 or not status.get("podIP"):
+            continue
+        if status.get("phase") in ("Succeeded", "Failed"):
+            continue
+        name = pipeline_name(owner, key.pipeline)
+        found[key.pipeline] = Leader(_address(status["podIP"]), name, key.revision)
+    return found
+
+
+def reduced(report: Any) -> PipelineReport:
+    """What decisions need of a stageline.v1.PipelineReport. KeyError for a state unknown to us."""
+    return PipelineReport(
+        pipeline=report.pipeline,
+        revision=report.revision,
+        state=_PIPELINE_STATES[report.state],  # type: ignore[arg-type]
+        message=report.message,
+        sessions=report.sessions,
+        in_flight=report.waiting + report.running,
+        stages=tuple(map(_stage, report.stages)),
+    )
+
+
+def essence(report: PipelineReport | None) -> PipelineReport | None:
+    """The report without the numbers that change while nothing happens."""
+    if report is None:
+        return None
+    stages = tuple(
+        replace(stage, microbatches=0, compute_seconds=0.0, hop_seconds=0.0, loaded_bytes=0)
+        for stage in report.stages
+    )
+    return replace(report, in_flight=min(report.in_flight, 1), stages=stages)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    leader: Leader
+    task: asyncio.Task[None]
+
+
+class Reports:
+    """The newest report of every pipeline whose leader is heard."""
+
+    def __init__(self, changed: Callable[[Key, float], None], port: int = PORT) -> None:
+        self._changed = changed
+        self._port = port
+        self._streams: dict[Key, dict[PipelineKey, _Stream]] = {}
+        self._newest: dict[Key, dict[PipelineKey, PipelineReport]] = {}
+
+    def of(self, key: Key) -> Mapping[PipelineKey, PipelineReport]:
+        """What is known now of the pipelines of a resource."""
+        return dict(self._newest.get(key, {}))
+
+    def follow(self, key: Key, wanted: Mapping[PipelineKey, Leader]) -> None:
+        """Listen to these leaders of a resource, and to no other of it."""
+        mine = self._streams.pop(key, {})
+        for pipeline, stream in mine.items():
+            if wanted.get(pipeline) != stream.leader:
+                stream.task.cancel()
+                self._keep(key, pipeline, None)
+        kept = {pipeline: s for pipeline, s in mine.items() if wanted.get(pipeline) == s.leader}
+        for pipeline, leader in wanted.items():
+            if pipeline not in kept:
+                task = asyncio.create_task(self._listen(key, pipeline, leader), name="reports")
+                kept[pipeline] = _Stream(leader, task)
+        if kept:
+            self._streams[key] = kept
+
+    @property
+    def heard(self) -> int:
+        """Pipelines whose leader is heard now."""
+        return sum(map(len, self._newest.values()))
+
+    async def stop(self) -> None:
+        """Close every stream."""
+        tasks = [stream.task for mine in self._streams.values() for stream in mine.values()]
+        for key in list(self._streams):
+            self.follow(key, {})
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _listen(self, key: Key, pipeline: PipelineKey, leader: Leader) -> None:
+        request = pb.WatchRequest(pipeline=leader.pipeline, revision=leader.revision)
+        address = f"{leader.address}:{self._port}"
+        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+            stub, wait = PipelineStub(channel), _AGAIN_SECONDS[0]
+            while True:
+                try:
+                    async for told in stub.Watch(request, wait_for_ready=True):
+                        self._hear(key, pipeline, leader, told)
+                        wait = _AGAIN_SECONDS[0]
+                except grpc.aio.AioRpcError as error:
+                    # It died, drains, starts, or is somebody else's by now: all of these pass.
+                    log.debug("%s: %s", leader.pipeline, error.details(), extra={"key": str(key)})
+                self._tell(key, pipeline, None)
+                await asyncio.sleep(wait * (0.5 + random.random() / 2))
+                wait = min(_AGAIN_SECONDS[1], 2 * wait)
+
+    def _hear(self, key: Key, pipeline: PipelineKey, leader: Leader, told: Any) -> None:
+        """A report of another pipeline, or one that we cannot read, is as good as silence."""
+        mine = (told.pipeline, told.revision) == (leader.pipeline, leader.revision)
+        readable = told.state in _PIPELINE_STATES and all(
+            stage.state in _STAGE_STATES for stage in told.stages
+        )
+        self._tell(key, pipeline, reduced(told) if mine and readable else None)
+
+    def _tell(self, key: Key, pipeline: PipelineKey, report: PipelineReport | None) -> None:
+        before = self._newest.get(key, {}).get(pipeline)
+        if report == before:
+            return
+        self._keep(key, pipeline, report)
+        self._changed(key, NUMBERS_SECONDS if essence(report) == essence(before) else 0.0)
+
+    def _keep(self, key: Key, pipeline: PipelineKey, report: PipelineReport | None) -> None:
+        if report is not None:
+            self._newest.setdefault(key, {})[pipeline] = report
+            return
+        mine = self._newest.get(key, {})
+        mine.pop(pipeline, None)
+        if not mine:
+            self._newest.pop(key, None)
+
+
+def _stage(report: Any) -> StageReport:
+    return StageReport(
+        stage=report.stage,
+        state=_STAGE_STATES[report.state],  # type: ignore[arg-type]
+        incarnation=report.incarnation,
+        first_layer=report.first_layer,
+        end_layer=report.end_layer,
+        loaded_bytes=report.loaded_bytes,
+        total_bytes=report.total_bytes,
+        loads=report.loads,
+        transport=report.transport,
+        microbatches=report.microbatches,
+        compute_seconds=report.compute_seconds,
+        hop_seconds=report.hop_seconds,
+        error=report.error,
+    )
+
+
+def _address(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip
