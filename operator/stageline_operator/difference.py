@@ -62,7 +62,7 @@ def _same_quantity(live: Any, wished: Any) -> bool:
     """The API server writes `1000m` as `1` and `1024Mi` as `1Gi`."""
     if live == wished or live is None:
         return bool(live == wished)
-    return _value(live) == _value(wished)
+    return bool(_value(live) == _value(wished))
 
 
 def _value(quantity: Any) -> Any:

@@ -18,14 +18,14 @@ class PipelineKey(NamedTuple):
     """One pipeline: the revision that it belongs to, and its index from 0."""
 
     revision: str
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's own `index` has no use here
 
 
 class PodKey(NamedTuple):
     """One stage pod."""
 
     revision: str
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's own `index` has no use here
     stage: int
 
     @property

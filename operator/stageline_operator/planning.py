@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,13 @@ from stageline_api.rendering import RenderError
 from stageline_api.resource import PipelineDeployment
 from stageline_operator.kinds import Object
 from stageline_operator.observed import PodKey, RevisionRecord
-from stageline_operator.render import profile_subject, revision, stage_pod
+from stageline_operator.render import profile_pod as profile_pod_of
+from stageline_operator.render import (
+    profile_subject,
+    revision,
+    router_deployment,
+    stage_pod,
+)
 from stageline_operator.settings import RenderSettings
 
 _LARGEST_PROFILE = 4 << 20
@@ -34,8 +40,8 @@ class Planning:
     """What came of it: a record, or why there is none (yet)."""
 
     record: RevisionRecord | None = None
-    profiled: bool = False
-    """The profile is known; its pod is needed no longer once the record is stored."""
+    profile_pod: Object | None = None
+    """The pod that takes the profile, as it should be, until a stored record has the profile."""
     refused: str = ""
     """The reason of a refusal that only another spec can mend, in one word."""
     message: str = ""
@@ -46,28 +52,44 @@ def planning(
     resource: Object,
     deployment: PipelineDeployment,
     records: Iterable[RevisionRecord],
-    profile_pod: Object | None,
+    pods: Mapping[str, Object],
     settings: RenderSettings,
 ) -> Planning:
-    """Where the resource stands between its spec and a revision that can be started."""
+    """Where the resource stands between its spec and a revision that can be started.
+
+    `records` are those of its revisions, `pods` its own by name.
+    """
     known = sorted(records, key=lambda record: record.number)
-    profile = _known_profile(deployment, known)
-    if profile is None:
-        profile, complaint = _fresh_profile(profile_pod)
-        if profile is None:
-            return Planning(message=complaint)
     try:
-        made = plan(profile, plan_request(deployment))
-        _check_same_model(deployment, profile, known)
-        record = _record(deployment, profile, made, known, settings)
-        _check_renders(resource, record, settings)
+        return _planning(resource, deployment, known, pods, settings)
     except PlanError as error:
-        return Planning(profiled=True, refused="PlanRefused", message=str(error))
+        return Planning(refused="PlanRefused", message=str(error))
     except _OtherModelError as error:
-        return Planning(profiled=True, refused="ModelChanged", message=str(error))
+        return Planning(refused="ModelChanged", message=str(error))
     except RenderError as error:
-        return Planning(profiled=True, refused=error.reason, message=str(error))
-    return Planning(record, profiled=True)
+        return Planning(refused=error.reason, message=str(error))
+
+
+def _planning(
+    resource: Object,
+    deployment: PipelineDeployment,
+    known: list[RevisionRecord],
+    pods: Mapping[str, Object],
+    settings: RenderSettings,
+) -> Planning:
+    """The same; what is refused is raised."""
+    profile, profile_pod = _known_profile(deployment, known), None
+    if profile is None:
+        profile_pod = profile_pod_of(resource, deployment, settings)
+        profile, complaint = _fresh_profile(pods.get(profile_pod["metadata"]["name"]))
+        if profile is None:
+            return Planning(profile_pod=profile_pod, message=complaint)
+        _check_same_model(deployment, profile, known)
+    made = _known_plan(deployment, profile, known) or plan(profile, plan_request(deployment))
+    record = _record(deployment, profile, made, known, settings)
+    if record not in known:
+        _check_renders(resource, deployment, record, settings)
+    return Planning(record=record, profile_pod=profile_pod)
 
 
 def read_profile(message: str) -> ModelProfile:
@@ -90,6 +112,18 @@ def _known_profile(
         before = deployment.model_copy(update={"spec": record.spec})
         if profile_subject(before) == subject:
             return record.profile
+    return None
+
+
+def _known_plan(
+    deployment: PipelineDeployment, profile: ModelProfile, known: list[RevisionRecord]
+) -> Plan | None:
+    """A plan is made once: another planner, of a newer operator, moves nothing that runs."""
+    asked = plan_request(deployment)
+    for record in reversed(known):
+        before = deployment.model_copy(update={"spec": record.spec})
+        if record.profile == profile and plan_request(before) == asked:
+            return record.plan
     return None
 
 
@@ -145,6 +179,12 @@ def _record(
     )
 
 
-def _check_renders(resource: Object, record: RevisionRecord, settings: RenderSettings) -> None:
+def _check_renders(
+    resource: Object,
+    deployment: PipelineDeployment,
+    record: RevisionRecord,
+    settings: RenderSettings,
+) -> None:
     for stage in range(len(record.plan.stages)):
         stage_pod(resource, record, PodKey(record.revision, 0, stage), settings)
+    router_deployment(resource, deployment, record, settings)

@@ -14,7 +14,7 @@ from stageline_operator.render.router import (
     router_deployment,
     router_service,
 )
-from stageline_operator.render.stage import stage_pod
+from stageline_operator.render.stage import stage_labels, stage_pod
 from stageline_operator.render.surroundings import (
     budget,
     revision_object,
@@ -37,6 +37,7 @@ __all__ = [
     "router_deployment",
     "router_service",
     "service_account",
+    "stage_labels",
     "stage_pod",
     "stages_service",
 ]

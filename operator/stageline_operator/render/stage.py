@@ -5,7 +5,7 @@ from __future__ import annotations
 from stageline_api.rendering import Ring, stage_document
 from stageline_operator import names
 from stageline_operator.kinds import POD, Object
-from stageline_operator.labels import PIPELINE, REVISION, STAGE, STAGE_COMPONENT
+from stageline_operator.labels import PIPELINE, REVISION, STAGE, STAGE_COMPONENT, common
 from stageline_operator.observed import PipelineKey, PodKey, RevisionRecord
 from stageline_operator.render import pods
 from stageline_operator.render.metadata import child, owner, selector
@@ -25,13 +25,12 @@ def stage_pod(
     """The pod of the stage `key`, of the revision `record`; RenderError when it cannot be made."""
     name = names.pod_name(owner(resource), key)
     source = model_source(owner(resource), record.spec.model, settings)
-    labels = {REVISION: key.revision, PIPELINE: str(key.index), STAGE: str(key.stage)}
     made = child(
         resource,
         POD,
         name,
         STAGE_COMPONENT,
-        labels,
+        _key_labels(key),
         spec=pods.pod_spec(
             resource,
             _container(resource, record, key, source, settings),
@@ -48,6 +47,11 @@ def stage_pod(
     return _with_templates(made, resource, record, key.stage)
 
 
+def stage_labels(resource: Object, key: PodKey) -> dict[str, str]:
+    """All the labels by which a stage's pod is found."""
+    return common(owner(resource), STAGE_COMPONENT) | _key_labels(key)
+
+
 def leader_address(resource: Object, key: PipelineKey, settings: RenderSettings) -> str:
     """host:port of the first stage of a pipeline."""
     return stage_address(resource, PodKey(*key, 0), settings)
@@ -59,6 +63,10 @@ def stage_address(resource: Object, key: PodKey, settings: RenderSettings) -> st
     host = f"{names.pod_name(owner(resource), key)}.{service}"
     namespace = resource["metadata"]["namespace"]
     return f"{host}.{namespace}.svc.{settings.cluster_domain}:{PORT}"
+
+
+def _key_labels(key: PodKey) -> dict[str, str]:
+    return {REVISION: key.revision, PIPELINE: str(key.index), STAGE: str(key.stage)}
 
 
 def _container(
