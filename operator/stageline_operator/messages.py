@@ -15,7 +15,7 @@ _HIDDEN: Final = "***"
 _USERINFO = re.compile(r"(?<=://)[^\s/?#@\"']+@")
 _SECRET_PARAMETER = re.compile(
     r"(?i)([\w.-]*(?:token|secret|passw(?:or)?d|signature|credential|api[_-]?key|access[_-]?key)"
-    r"[\w.-]*\s*[=:]\s*|[?&](?:sig|key|auth)=)[^\s&\"',;]+"
+    r"\s*[=:]\s*|[?&](?:sig|key|auth)=)[^\s&\"',;]+"
 )
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
 _KNOWN_TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{8,}|AKIA[A-Z0-9]{12,}|gh[pousr]_[A-Za-z0-9]{20,})")

@@ -153,7 +153,7 @@ def _pull(reason: str, message: str, container: Object) -> PodTruth:
     """
     image = container.get("image", "the image")
     if reason in ("ErrImagePull", _PULL):
-        _, _, cause = message.rpartition(_CAUSE_OF_PULL)
+        cause = message if reason == "ErrImagePull" else message.partition(_CAUSE_OF_PULL)[2]
         return PodTruth("Pending", reason=_PULL, message=cause or f"{image} cannot be pulled")
     return PodTruth("Pending", reason=reason, message=message or f"{image} cannot be used")
 
