@@ -1,0 +1,354 @@
+"""The verbs of the API on the store, without HTTP: get, list, create, update, patch, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from stageline_local.apiserver import (
+    cel,
+    decoding,
+    defaults,
+    events,
+    names,
+    ownership,
+    patches,
+    rules,
+    validation,
+    writes,
+)
+from stageline_local.apiserver.errors import (
+    Problem,
+    already_exists,
+    bad_request,
+    conflict,
+    forbidden,
+    invalid,
+    not_found,
+    unsupported_patch,
+)
+from stageline_local.apiserver.kinds import BUILT_IN, Kind, Object
+from stageline_local.apiserver.ownership import Manager
+from stageline_local.apiserver.registry import Registry, Served
+from stageline_local.apiserver.store import Key, Store
+from stageline_local.apiserver.writes import DeleteOptions, Write
+
+JSON_PATCH: Final = "application/json-patch+json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
+APPLY_PATCH: Final = "application/apply-patch+yaml"
+
+NAMESPACES: Final = next(kind for kind in BUILT_IN if kind.plural == "namespaces")
+_SYSTEM_NAMESPACES: Final = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a client asks for beside the object."""
+
+    manager: str = "unknown"
+    """Who writes: `fieldManager`, or the client's name."""
+    applier: str = ""
+    """`fieldManager` alone: whoever applies must say it."""
+    force: bool = False
+    dry_run: bool = False
+    validation: str = "Warn"
+    """Strict, Warn or Ignore: what becomes of unknown fields."""
+    warnings: list[str] = field(default_factory=list)
+    """The server puts in what the client should be told."""
+
+
+class Target(NamedTuple):
+    """What a request is about."""
+
+    served: Served
+    key: Key
+    subresource: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """Its kind."""
+        return self.served.kind
+
+
+class Api:
+    """A cluster's state, and the rules by which it changes. All methods are quick and atomic."""
+
+    def __init__(self, crds: Sequence[Object] = ()) -> None:
+        self.store = Store()
+        self.registry = Registry()
+        self._addresses = 0
+        everything = Options("kube-apiserver")
+        for name in _SYSTEM_NAMESPACES:
+            self.create(self.target(NAMESPACES, "", name), {"metadata": {"name": name}}, everything)
+        crd_kind = next(kind for kind in BUILT_IN if kind.kind == "CustomResourceDefinition")
+        for crd in crds:
+            self.create(self.target(crd_kind, "", crd["metadata"]["name"]), crd, everything)
+
+    def target(self, kind: Kind, namespace: str, name: str) -> Target:
+        """An object's place, for callers that know its kind."""
+        served = self.registry.find(kind.group, kind.version, kind.plural)
+        if served is None:
+            raise KeyError(f"{kind.resource} of version {kind.version} is not served")
+        return Target(served, (namespace if kind.namespaced else "", name))
+
+    def get(self, target: Target) -> Object:
+        """One object. Refusal (404) if there is none."""
+        found = self.store.get(target.kind, target.key)
+        if found is None:
+            raise not_found(target.kind, target.key[1])
+        return found
+
+    def create(self, target: Target, body: Object, options: Options) -> Object:
+        """Make an object; its name may come from metadata.generateName."""
+        kind, namespace = target.kind, target.key[0]
+        obj = writes.named(self._decoded(target, body, options))
+        self._check_namespace(kind, namespace)
+        key = (namespace, obj["metadata"].get("name", ""))
+        if key[1] and self.store.get(kind, key) is not None:
+            raise already_exists(kind, key[1])
+        write = self._write(target, options, "Update")
+        first = writes.claimed(
+            write, None, self._complete(target, writes.created(write, obj, namespace))
+        )
+        return self._commit(target._replace(key=key), None, first, options)
+
+    def update(self, target: Target, body: Object, options: Options) -> Object:
+        """Replace an object, or the part of it that the subresource is."""
+        kind, old = target.kind, self.get(target)
+        obj = self._decoded(target, body, options)
+        if kind.custom and not obj["metadata"].get("resourceVersion"):
+            problem = Problem(
+                "metadata.resourceVersion", "Invalid value: 0: must be specified for an update"
+            )
+            raise invalid(replace(kind, kind=kind.plural), target.key[1], [problem])
+        return self._change(target, old, obj, options)
+
+    def patch(self, target: Target, content_type: str, body: bytes, options: Options) -> Object:
+        """Change an object by one of the four kinds of patch; apply makes it if need be."""
+        if content_type == APPLY_PATCH:
+            return self._apply(target, decoding.parsed(body, yaml_too=True), options)
+        old = self.get(target)
+        new = self.patched(target, content_type, body, events.served(target.kind, old))
+        return self._change(target, old, self._decoded(target, new, options), options)
+
+    def patched(self, target: Target, content_type: str, body: bytes, old: Object) -> Object:
+        """`old` after a patch that is not an apply."""
+        patch = decoding.parsed(body)
+        accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
+        if not target.kind.custom:
+            accepted.insert(2, STRATEGIC_PATCH)
+        if content_type not in accepted:
+            raise unsupported_patch(accepted)
+        match content_type:
+            case "application/json-patch+json":
+                new = patches.json_patch(old, patch)
+            case "application/merge-patch+json":
+                new = patches.merge_patch(old, patch)
+            case _:
+                new = patches.strategic_merge_patch(target.served.node, old, patch)
+        if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
+            raise bad_request("the patch leaves no object: give an object with metadata")
+        return new
+
+    def delete(
+        self, target: Target, options: DeleteOptions, dry_run: bool = False
+    ) -> writes.Deletion:
+        """Delete an object, or begin to, where others have work to do first."""
+        kind, obj = target.kind, self.get(target)
+        if kind.plural == "namespaces" and target.key[1] in _SYSTEM_NAMESPACES:
+            raise forbidden(kind, target.key[1], "this namespace may not be deleted")
+        deletion = writes.deleted(kind, obj, options, datetime.now(UTC))
+        if deletion.object["metadata"].get("deletionTimestamp") and kind.plural == "namespaces":
+            ending = {**deletion.object, "status": {"phase": "Terminating"}}
+            deletion = writes.Deletion(ending, deletion.gone)
+        if dry_run:
+            return deletion
+        if deletion.gone:
+            return writes.Deletion(self._remove(target, deletion.object), gone=True)
+        if deletion.object == obj:
+            return deletion
+        return writes.Deletion(self.store.put(kind, target.key, deletion.object), gone=False)
+
+    def _apply(self, target: Target, config: Any, options: Options) -> Object:
+        kind, node, name = target.kind, target.served.node, target.key[1]
+        if not options.applier:
+            problem = Problem(
+                "fieldManager",
+                "Required value: is required for apply patch",
+                "FieldValueRequired",
+            )
+            options_kind = Kind("meta.k8s.io", "v1", "", "PatchOptions")
+            raise invalid(options_kind, "", [problem])
+        if not isinstance(config, dict):
+            raise bad_request("the body of an apply must be an object")
+        self._check_target(target, config)
+        old = self.store.get(kind, target.key)
+        if old is None and target.subresource:
+            raise not_found(kind, name)
+        decoding.check_applied(kind, node, config, name)
+        _check_version(kind, old, config)
+        said = self._applicable(target, events.stored(kind, config))
+        write = self._write(target, options, "Apply")
+        live = old if old is not None else {"metadata": {"name": name}}
+        merged, claims = ownership.applied(
+            kind, node, live, said, write.manager, force=options.force
+        )
+        merged = {**merged, "metadata": {**merged.get("metadata", {}), "name": name}}
+        if old is None:
+            self._check_namespace(kind, target.key[0])
+            new = writes.created(write, merged, target.key[0])
+        else:
+            new = writes.updated(write, old, merged)
+        if not kind.custom:
+            new = decoding.decoded(kind, node, new)
+        complete = ownership.with_claims(self._complete(target, new, old), claims)
+        return self._commit(target, old, complete, options)
+
+    def _change(self, target: Target, old: Object, body: Object, options: Options) -> Object:
+        write = self._write(target, options, "Update")
+        new = self._complete(target, writes.updated(write, old, body), old)
+        return self._commit(target, old, writes.claimed(write, old, new), options)
+
+    def _commit(self, target: Target, old: Object | None, new: Object, options: Options) -> Object:
+        """Check the next state of an object, and store it unless nothing changes."""
+        kind, node = target.kind, target.served.node
+        found = names.problems(kind, new["metadata"])
+        if kind.custom:
+            wrong = validation.problems(node, new)
+            found += wrong or list(cel.problems(node, new, old))
+        else:
+            found += rules.problems(kind, node, new, old)
+        if found:
+            raise invalid(kind, new["metadata"].get("name", ""), found)
+        if old is not None:
+            if writes.is_same(old, new):
+                return old
+            new = writes.counted(kind, old, new)
+        if options.dry_run:
+            return new
+        if writes.ripe(kind, new):
+            return self._remove(target, new)
+        stored = self.store.put(kind, target.key, new)
+        if kind.kind == "CustomResourceDefinition":
+            self.registry.declare(stored)
+        return stored
+
+    def _remove(self, target: Target, last: Object) -> Object:
+        gone = self.store.remove(target.kind, target.key, last)
+        if target.kind.kind == "CustomResourceDefinition":
+            for kind in self.registry.withdraw(gone):
+                for obj in self.store.all(kind):
+                    meta = obj["metadata"]
+                    self.store.remove(kind, (meta.get("namespace", ""), meta["name"]), obj)
+        return gone
+
+    def _complete(self, target: Target, obj: Object, old: Object | None = None) -> Object:
+        """`obj` with its defaults, and a first status if it is new."""
+        kind = target.kind
+        if kind.custom:
+            return dict(validation.defaulted(target.served.node, obj))
+        if kind.plural == "services" and old is not None and "clusterIP" not in obj.get("spec", {}):
+            obj = {**obj, "spec": {**obj["spec"], "clusterIP": old["spec"]["clusterIP"]}}
+        result = defaults.defaulted(kind, obj, self._cluster_ip)
+        if old is None and (status := defaults.first_status(kind, result)) is not None:
+            result = {**result, "status": status}
+        return result
+
+    def _decoded(self, target: Target, body: Any, options: Options) -> Object:
+        """What a client sent, as an object of the kind. Refusal (400) if it is not one."""
+        kind, node = target.kind, target.served.node
+        if not isinstance(body, dict):
+            raise bad_request("the body must be an object")
+        self._check_target(target, body)
+        unknown = decoding.unknown_fields(node, body)
+        if unknown and options.validation == "Strict":
+            told = ", ".join(f'unknown field "{path}"' for path in unknown)
+            raise bad_request(
+                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: '
+                f"strict decoding error: {told}"
+            )
+        if options.validation != "Ignore":
+            options.warnings.extend(f'unknown field "{path}"' for path in unknown)
+        known = decoding.pruned(node, body) if unknown else body
+        if not kind.custom:
+            known = decoding.decoded(kind, node, known)
+        return {"metadata": {}, **events.stored(kind, known)}
+
+    def _check_target(self, target: Target, body: Object) -> None:
+        """The object must be what the URL says it is."""
+        kind, (namespace, name) = target.kind, target.key
+        version, said = body.get("apiVersion", kind.api_version), body.get("kind", kind.kind)
+        if version != kind.api_version and said == kind.kind:
+            raise bad_request(
+                f"the API version in the data ({version}) does not match the expected API version "
+                f"({kind.api_version})"
+            )
+        if said != kind.kind:
+            raise bad_request(
+                f'{said} in version "{version.split("/")[-1]}" cannot be handled as a {kind.kind}'
+            )
+        meta = body.get("metadata")
+        if not isinstance(meta, dict):
+            return
+        if name and meta.get("name", name) != name:
+            raise bad_request(
+                f"the name of the object ({meta['name']}) does not match the name on the URL "
+                f"({name})"
+            )
+        if namespace and meta.get("namespace", namespace) != namespace:
+            raise bad_request(
+                "the namespace of the provided object does not match the namespace sent on the "
+                "request"
+            )
+
+    def _check_namespace(self, kind: Kind, namespace: str) -> None:
+        if not kind.namespaced:
+            return
+        found = self.store.get(NAMESPACES, ("", namespace))
+        if found is None:
+            raise not_found(NAMESPACES, namespace)
+        if "deletionTimestamp" in found["metadata"]:
+            why = (
+                "unable to create new content in namespace "
+                f"{namespace} because it is being terminated"
+            )
+            raise forbidden(kind, "", why)
+
+    def _applicable(self, target: Target, config: Object) -> Object:
+        """`config` without the parts that this way in does not write."""
+        if target.subresource == "status":
+            return {key: value for key, value in config.items() if key in ("metadata", "status")}
+        if target.kind.has_status:
+            return {key: value for key, value in config.items() if key != "status"}
+        return config
+
+    def _write(self, target: Target, options: Options, operation: str) -> Write:
+        now = datetime.now(UTC)
+        name = options.applier if operation == "Apply" else options.manager
+        manager = Manager(name, operation, target.subresource, writes.timestamp(now))
+        track = target.kind.plural != "events"
+        return Write(target.kind, target.served.node, manager, now, target.subresource, track)
+
+    def _cluster_ip(self) -> str:
+        self._addresses += 1
+        return f"10.96.{self._addresses // 250}.{self._addresses % 250 + 1}"
+
+
+def _check_version(kind: Kind, old: Object | None, config: Object) -> None:
+    """An apply that names a resource version, or a uid, means that state of that object."""
+    sent = config.get("metadata", {})
+    name = sent.get("name", "")
+    if old is None:
+        if sent.get("uid"):
+            raise conflict(
+                kind,
+                name,
+                "uid mismatch: the provided object specified a uid, and no "
+                "existing object was found",
+            )
+        return
+    if sent.get("resourceVersion") not in (None, "", old["metadata"]["resourceVersion"]):
+        raise conflict(kind, name)

@@ -1,0 +1,144 @@
+"""Checks of a custom resource by the structural schema in its CRD, in Kubernetes' own words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final
+
+from stageline_local.apiserver.decoding import is_a
+from stageline_local.apiserver.errors import Problem, shown
+from stageline_local.apiserver.fieldsets import element
+from stageline_local.apiserver.schema import Node
+
+_WHOLE_NULL: Final = Problem(
+    "<nil>",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation",
+)
+_STOPS_RULES: Final = ("FieldValueTypeInvalid", "FieldValueRequired", "FieldValueNotSupported")
+
+
+def defaulted(node: Node, value: Any) -> Any:
+    """`value` with the defaults that the schema gives for what is absent."""
+    if isinstance(value, list):
+        return [defaulted(node.item(), item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    result = {
+        key: defaulted(node.child(key), child)
+        for key, child in value.items()
+        if child is not None or "default" not in node.child(key).raw
+    }
+    for key, child in node.properties.items():
+        if key not in result and "default" in child.raw and node.name != "ObjectMeta":
+            result[key] = defaulted(child, child.raw["default"])
+    return result
+
+
+def problems(node: Node, value: Any) -> list[Problem]:
+    """What is wrong with an object of a custom kind."""
+    found = list(_problems(node, value, ""))
+    if any(problem.reason in _STOPS_RULES for problem in found):
+        found.append(_WHOLE_NULL)
+    return found
+
+
+def _problems(node: Node, value: Any, path: str) -> Iterator[Problem]:
+    if not is_a(node, value):
+        kind = _type_of(value)
+        message = f"{path} in body must be of type {node.type}"
+        said = "null" if value is None else f'"{kind}"'
+        reason = "FieldValueTypeInvalid"
+        yield Problem(path, f'Invalid value: {said}: {message}: "{kind}"', reason)
+        return
+    yield from _value_problems(node, value, path)
+    if isinstance(value, dict):
+        for name in node.raw.get("required", ()) if node.name != "ObjectMeta" else ():
+            if name not in value:
+                yield Problem(_below(path, name), "Required value", "FieldValueRequired")
+        for key, child in value.items():
+            yield from _problems(node.child(key), child, _below(path, key, node))
+    elif isinstance(value, list):
+        yield from _list_problems(node, value, path)
+
+
+def _value_problems(node: Node, value: Any, path: str) -> Iterator[Problem]:
+    raw = node.raw
+    if "enum" in raw and value not in raw["enum"]:
+        choices = ", ".join(shown(choice) for choice in raw["enum"])
+        message = f"Unsupported value: {shown(value)}: supported values: {choices}"
+        yield Problem(path, message, "FieldValueNotSupported")
+    if isinstance(value, str):
+        yield from _text_problems(node, value, path)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        for wrong in _range(node, value):
+            yield Problem(path, f"Invalid value: {shown(value)}: {path} in body should be {wrong}")
+
+
+def _text_problems(node: Node, value: str, path: str) -> Iterator[Problem]:
+    raw = node.raw
+    if (most := raw.get("maxLength")) is not None and len(value) > most:
+        message = f"Too long: may not be more than {most} bytes"
+        yield Problem(path, message, "FieldValueTooLong")
+    if (least := raw.get("minLength")) is not None and len(value) < least:
+        message = f"{path} in body should be at least {least} chars long"
+        yield Problem(path, f"Invalid value: {shown(value)}: {message}")
+    if (pattern := raw.get("pattern")) and not re.search(pattern, value):
+        message = f"{path} in body should match '{pattern}'"
+        yield Problem(path, f"Invalid value: {shown(value)}: {message}")
+    if raw.get("format") == "date-time" and not _is_time(value):
+        message = f"{path} in body must be of type date-time: {shown(value)}"
+        yield Problem(path, f"Invalid value: {shown(value)}: {message}")
+
+
+def _range(node: Node, value: float) -> Iterator[str]:
+    least, most = node.raw.get("minimum"), node.raw.get("maximum")
+    if least is not None:
+        strict = bool(node.raw.get("exclusiveMinimum"))
+        if value < least or (strict and value == least):
+            yield f"greater than {'' if strict else 'or equal to '}{least}"
+    if most is not None:
+        strict = bool(node.raw.get("exclusiveMaximum"))
+        if value > most or (strict and value == most):
+            yield f"less than {'' if strict else 'or equal to '}{most}"
+
+
+def _list_problems(node: Node, value: list[Any], path: str) -> Iterator[Problem]:
+    count = len(value)
+    if (least := node.raw.get("minItems")) is not None and count < least:
+        message = f"{path} in body should have at least {least} items"
+        yield Problem(path, f"Invalid value: {count}: {message}")
+    if (most := node.raw.get("maxItems")) is not None and count > most:
+        message = f"Too many: {count}: must have at most {most} items"
+        yield Problem(path, message, "FieldValueTooMany")
+    for place, item in enumerate(value):
+        yield from _problems(node.item(), item, f"{path}[{place}]")
+    if (node.keys or node.is_set) and all(is_a(node.item(), item) for item in value):
+        names = [element(node, item) for item in value]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                message = f"Duplicate value: {name[2:]}"
+                yield Problem(f"{path}[{place}]", message, "FieldValueDuplicate")
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None and "T" in text
+    except ValueError:
+        return False
+
+
+def _below(path: str, key: str, node: Node | None = None) -> str:
+    if not path:
+        return key
+    free = node is not None and key not in node.properties
+    return f"{path}[{key}]" if free and "." in key else f"{path}.{key}"
+
+
+def _type_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    kinds: dict[type, str] = {dict: "object", list: "array", str: "string", int: "integer"}
+    return kinds.get(type(value), "null" if value is None else "number")
