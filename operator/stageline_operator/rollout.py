@@ -7,10 +7,10 @@ and how many more are still on their way out. The arithmetic is that of Kubernet
 1. Scale down what the current revision has too many of (`reconcileNewReplicaSet`).
 2. Scale the current revision up, but never past replicas + maxSurge in all (`NewRSNewReplicas`).
    Unlike there, what is leaving counts as well: it holds its GPUs until it is gone.
-3. Remove old pipelines that are not ready, at most as many as
-   `kept - (replicas - maxUnavailable) - new that are not ready` (`cleanupUnhealthyReplicas`).
-4. Remove old ones that are ready, while `replicas - maxUnavailable` stay ready
-   (`scaleDownOldReplicaSetsForRollingUpdate`), within the same bound.
+3. Remove old pipelines, at most `kept - (replicas - maxUnavailable) - new that are not ready`, and
+   those that are not ready first (`cleanupUnhealthyReplicas`). Once these are gone, what is left of
+   that number is how many ready ones may go while replicas - maxUnavailable stay ready, so that it
+   bounds both steps (`scaleDownOldReplicaSetsForRollingUpdate` counts it anew).
 
 So a revision that never becomes ready costs the old one maxUnavailable pipelines, and no more.
 Among equals, what serves least goes first: pipelines of a revision with fewer ready ones, then the
@@ -55,7 +55,7 @@ def next_pipelines(
     current = _scaled_down(current, replicas)
     room = replicas + max_surge - len(current) - len(old) - leaving
     current += _new(current, revision, min(replicas - len(current), room))
-    old = _old_that_stay(current, old, max(replicas - max_unavailable, 0))
+    old = _old_that_stay(current, old, replicas - max_unavailable)
     return (*_sorted(current), *_sorted(old))
 
 
@@ -75,16 +75,8 @@ def _old_that_stay(
 ) -> list[PipelineFact]:
     new_not_ready = sum(not fact.ready for fact in current)
     removable = len(current) + len(old) - least - new_not_ready
-    spare = sum(fact.ready for fact in (*current, *old)) - least
     serving = Counter(fact.key.revision for fact in old if fact.ready)
-    stay = []
-    for fact in sorted(old, key=lambda fact: _worth(fact, serving)):
-        if removable > 0 and (not fact.ready or spare > 0):
-            removable -= 1
-            spare -= fact.ready
-        else:
-            stay.append(fact)
-    return stay
+    return sorted(old, key=lambda fact: _worth(fact, serving))[max(removable, 0) :]
 
 
 def _worth(fact: PipelineFact, serving: Counter[str]) -> tuple[bool, int, str, int]:

@@ -26,6 +26,7 @@ from support.profiles import dense
 NAME = "llama"
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 STAGES = 3
+FIRST = PodKey("aaa", 0, 0)
 
 
 def at(seconds: float = 0) -> str:
@@ -76,7 +77,7 @@ def keys(revision: str, *indices: int) -> tuple[PipelineKey, ...]:
 
 
 def pod(
-    key: PodKey = PodKey("aaa", 0, 0),
+    key: PodKey = FIRST,
     *,
     ready: bool = True,
     phase: str = "Running",
