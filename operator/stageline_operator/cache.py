@@ -134,21 +134,18 @@ class Cache:
         uid = entry.resource["metadata"]["uid"]
         children: dict[Kind, dict[str, Object]] = {}
         router_pods: dict[str, Object] = {}
-        foreign: dict[Child, str] = {}
         for (kind, name), obj in entry.children.items():
             controller = controller_of(obj)
             if controller is not None and controller["uid"] == uid:
                 children.setdefault(kind, {})[name] = obj
-            elif is_router_pod(kind, obj):
+            elif _is_router_pod(kind, obj):
                 router_pods[name] = obj
-            else:
-                foreign[kind, name] = whose(obj)
         return Observed(
             resource=entry.resource,
             children=children,
             router_pods=router_pods,
             reports=reports or {},
-            taken={**(taken or {}), **foreign},
+            taken=taken or {},
             refused=refused or {},
         )
 
@@ -266,16 +263,10 @@ def controller_of(obj: Object) -> Object | None:
     return next((reference for reference in references if reference.get("controller")), None)
 
 
-def is_router_pod(kind: Kind, obj: Object) -> bool:
-    """A pod of the router's ReplicaSet."""
+def _is_router_pod(kind: Kind, obj: Object) -> bool:
+    """Its labels come from the pod template of the router's Deployment."""
     labels = obj["metadata"].get("labels") or {}
-    controller = controller_of(obj)
-    return (
-        kind == POD
-        and labels.get(COMPONENT) == ROUTER_COMPONENT
-        and controller is not None
-        and controller["kind"] == "ReplicaSet"
-    )
+    return kind == POD and labels.get(COMPONENT) == ROUTER_COMPONENT
 
 
 def whose(obj: Object) -> str:

@@ -19,7 +19,6 @@ class NoConnectionError(Exception):
 async def configuration(told: Connection) -> Configuration:
     """By --server, else by --kubeconfig, else as a pod, else by kubectl's own kubeconfig."""
     made = Configuration()
-    made.retries = False  # what is busy is tried again by the queue, which knows what for
     if told.server:
         return _explicit(made, told)
     try:

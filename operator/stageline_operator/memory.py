@@ -67,6 +67,10 @@ class Memory:
         self.obstacles += 1
         self._refused[child] = Obstacle(sentence, now + ASK_AGAIN_SECONDS)
 
+    def was_freed(self, child: Child) -> None:
+        """Whoever had the name has it no more."""
+        self._taken.pop(child, None)
+
     def is_blocked(self, child: Child, wish: str, now: float) -> bool:
         """Whether writing the child is to wait."""
         quarrel = self._quarrels.get(child)

@@ -13,7 +13,7 @@ from stageline_operator.kinds import Object
 from stageline_operator.lists import Lists
 from stageline_operator.metrics import Metrics
 from stageline_operator.queue import Later, WorkQueue
-from stageline_operator.reconcile import Decide, Reconciler
+from stageline_operator.reconcile import Decide, Reconciler, child_of
 from stageline_operator.reports import PORT, Reports, leaders
 from stageline_operator.settings import RenderSettings
 
@@ -62,8 +62,11 @@ class Operator:
     def heard(self, event: str | None, obj: Object) -> None:
         """A watch event."""
         key = self.cache.heard(event, obj)
-        if key is not None:
-            self.queue.add(key)
+        if key is None:
+            return
+        if event == "DELETED":
+            self._reconciler.was_freed(key, child_of(obj))
+        self.queue.add(key)
 
     def watch_began_anew(self) -> None:
         """A watch may have missed something."""

@@ -83,6 +83,11 @@ class Reconciler:
         except ClusterError as error:
             raise Later(str(error)) from error
 
+    def was_freed(self, key: Key, child: Child) -> None:
+        """An object of this name has ended, so the name may be ours now."""
+        if key in self._memories:
+            self._memories[key].was_freed(child)
+
     async def _reconcile(self, key: Key) -> float | None:
         for _ in range(_ROUNDS):
             observed = self._look(key)

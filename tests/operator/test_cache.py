@@ -91,13 +91,10 @@ def test_a_child_whose_label_was_changed_stays_where_its_controller_says():
     assert seen(cache)["metadata"]["labels"] == {OWNER: "other"}
 
 
-@pytest.mark.parametrize(
-    ("owner", "whose"), [("another", "PipelineDeployment llama"), (None, "nobody we know")]
-)
-def test_what_has_our_label_and_another_owner_is_taken_and_no_child(owner, whose):
+@pytest.mark.parametrize("owner", ["another", None])
+def test_what_has_our_label_and_another_owner_is_no_child(owner):
     observed = cache_of(resource(1), child(2, owner=owner)).observed(KEY)
     assert observed.of(SERVICE) == {}
-    assert observed.taken == {(SERVICE, "llama"): whose}
 
 
 def test_the_routers_pods_are_told_apart_from_children():

@@ -186,6 +186,17 @@ async def test_a_name_that_became_free_is_taken_after_a_while():
     assert _is_ours(world, world.cluster.objects[SERVICE, "default", "llama"])
 
 
+async def test_a_name_whose_owner_is_seen_to_end_is_taken_at_once():
+    world = World()
+    world.wishing(world.child())
+    world.cluster.put({**world.child(), "metadata": {"name": "llama", "namespace": "default"}})
+    await world.reconcile()
+    world.cluster.remove(SERVICE, "llama")
+    world.reconciler.was_freed(KEY, (SERVICE, "llama"))
+    await world.reconcile()
+    assert _is_ours(world, world.cluster.objects[SERVICE, "default", "llama"])
+
+
 def _is_ours(world, obj):
     return obj["metadata"]["ownerReferences"][0]["uid"] == world.resource["metadata"]["uid"]
 

@@ -1,0 +1,60 @@
+"""The operator in a test's own event loop, against any API server."""
+
+import asyncio
+import contextlib
+import signal
+
+from kubernetes.aio.client import Configuration
+
+from stageline_operator import handlers
+from stageline_operator.cluster import KubeCluster
+from stageline_operator.decide import decide as real_decide
+from stageline_operator.metrics import Metrics
+from stageline_operator.operator import Operator
+from stageline_operator.settings import RenderSettings
+
+STOPS_IN_SECONDS = 5.0
+
+
+def connection(server):
+    """A configuration of the official client for a support.kube.Server."""
+    made = Configuration(host=server.url)
+    made.ssl_ca_cert = server.ca_file or None
+    if server.token:
+        made.api_key["BearerToken"] = f"Bearer {server.token}"
+    return made
+
+
+@contextlib.asynccontextmanager
+async def operating(
+    server, namespaces=(), *, decide=real_decide, wrap=lambda cluster: cluster, settings=None
+):
+    """The Operator, watching and reconciling until the block ends; it must end cleanly.
+
+    `wrap` may put something between the operator and its cluster.
+    """
+    metrics, stop, watching = Metrics(), asyncio.Event(), asyncio.Event()
+    cluster = KubeCluster(connection(server), metrics.requested)
+    settings = settings or RenderSettings(allow_host_path=True)
+    operator = Operator(wrap(cluster), decide, settings, namespaces=namespaces, metrics=metrics)
+
+    def started():
+        for number in (signal.SIGINT, signal.SIGTERM):  # kopf took them; they are pytest's
+            asyncio.get_running_loop().remove_signal_handler(number)
+        watching.set()
+
+    try:
+        await operator.start()
+        task = asyncio.create_task(
+            handlers.watch(operator, connection(server), namespaces, stop, started)
+        )
+        await watching.wait()
+        try:
+            yield operator
+        finally:
+            stop.set()
+            async with asyncio.timeout(STOPS_IN_SECONDS):
+                await task
+    finally:
+        await operator.stop()
+        await cluster.close()
