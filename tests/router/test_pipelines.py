@@ -20,8 +20,8 @@ TOKENS = 200
 def test_a_pipeline_that_leaves_finishes_what_it_has():
     with ExitStack() as stack:
         old, new = (
-            stack.enter_context(local_pipeline(lettered(), [3, 3], max_sequences=2))
-            for _ in range(2)
+            stack.enter_context(local_pipeline(lettered(), [3, 3], max_sequences=2, pipeline=name))
+            for name in ("llama-0", "new")
         )
         for pipeline in (old, new):
             pipeline.wait_ready()

@@ -156,6 +156,17 @@ def test_a_killed_stage_ends_what_was_in_flight_with_its_name_and_the_next_is_an
         assert [stage.loads for stage in report.stages] == [1, 1, 1], "a survivor loaded again"
 
 
+def test_an_address_that_is_now_another_pipelines_gets_no_request():
+    with ExitStack() as stack:
+        pipeline = stack.enter_context(local_pipeline(checkpoint("bert"), [6], pipeline="other-0"))
+        pipeline.wait_ready()
+        document = router_document(checkpoint("bert"), [pipeline.leader])
+        front = stack.enter_context(router(document))
+        client = stack.enter_context(triton.InferenceServerClient(front.address))
+        with pytest.raises(InferenceServerException, match="the leader of other-0 of revision r1"):
+            infer(client, triton_input("input_ids", IDS), client_timeout=2.0)
+
+
 def test_a_leader_that_dies_is_found_again():
     with ExitStack() as stack:
         pipeline = stack.enter_context(process_pipeline(checkpoint("bert"), [3, 3]))

@@ -41,9 +41,7 @@ class Front:
 
 def router_document(uri, leaders: Sequence[str], **fields: object) -> RouterDocument:
     """A document for these leaders, on a port that the router picks."""
-    pipelines = [
-        PipelineAddress(name=f"model-{i}", leader=leader) for i, leader in enumerate(leaders)
-    ]
+    pipelines = [PipelineAddress(name="llama-0", leader=leader) for leader in leaders]
     values = {"model": "model", "uri": str(uri), "listen": "127.0.0.1:0", **fields}
     return RouterDocument.model_validate({**values, "pipelines": pipelines})
 

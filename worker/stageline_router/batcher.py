@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from stageline_router.batches import Batch, Batches, Part
 from stageline_router.errors import Broken, Invalid, Refusal
+from stageline_router.leader import Leader
 from stageline_router.pipelines import HOLD, Pipelines
 from stageline_router.rows import Rows, cut_rows, join_rows
 from stageline_wire import TensorView
@@ -126,10 +127,16 @@ class Batcher:
         cuts = [r.rows.cut(p.first, p.end) for r, p in zip(waiting, parts, strict=True)]
         first, *others = cuts
         rows = sum(part.rows for part in parts)
-        leader = await self._pipelines.pick(max(request.seconds for request in waiting))
-        answer = await leader.infer(first.join(others), first.outputs)
-        if any(tensor.shape[:1] != (rows,) for tensor in answer):
-            raise Broken(f"{leader.name} did not answer {rows} rows with as many")
+        tensors = first.join(others)
+
+        async def ask(leader: Leader) -> Answer:
+            answer = await leader.infer(tensors, first.outputs)
+            if any(tensor.shape[:1] != (rows,) for tensor in answer):
+                raise Broken(f"{leader.name} did not answer {rows} rows with as many")
+            return answer
+
+        seconds = max(request.seconds for request in waiting)
+        answer = await self._pipelines.serve(ask, seconds)
         row = 0
         for part in parts:
             if (request := self._requests.get(part.request)) is not None:

@@ -5,6 +5,7 @@ Refusal
 ├── NotFound         NOT_FOUND           the model or version is not served here
 ├── Exhausted        RESOURCE_EXHAUSTED  too much is waiting already
 ├── Unavailable      UNAVAILABLE         no pipeline can take it now
+│   └── Elsewhere    UNAVAILABLE         this pipeline drains: another may take it
 └── Broken           INTERNAL            a stage failed on it
 """
 
@@ -47,6 +48,10 @@ class Unavailable(Refusal):
     """No pipeline can take the request, or the one that had it is gone."""
 
     code = grpc.StatusCode.UNAVAILABLE
+
+
+class Elsewhere(Unavailable):
+    """The pipeline did not take the request, or gives it back: another may serve it."""
 
 
 class Broken(Refusal):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stageline.v1 import pipeline_pb2 as pb
-from stageline_router.errors import Invalid
+from stageline_router.errors import Elsewhere, Invalid
+from stageline_router.leader import Token
 from stageline_router.options import GenerationOptions
 from stageline_router.pipelines import Pipelines
 from stageline_router.text import Detokenizer, Tokenizer, check_size
@@ -53,9 +55,8 @@ async def generate(
     Raises Refusal. Closing the iterator early frees the sequence's place in the pipeline.
     """
     detokenizer = Detokenizer(tokenizer, options.stop, prompt)
-    leader = await pipelines.pick(seconds)
     count = 0
-    async with aclosing(leader.generate(_ids(prompt), **_sampling(options))) as tokens:
+    async with aclosing(_tokens(_ids(prompt), _sampling(options), pipelines, seconds)) as tokens:
         async for token, reason in tokens:
             count += 1
             # The token that ends a text is a mark, not text.
@@ -67,6 +68,26 @@ async def generate(
                 text += detokenizer.finish()
                 reason = "stop" if detokenizer.stopped else reason
             yield Delta(text, reason, len(prompt), count)
+
+
+async def _tokens(
+    prompt: TensorView, sampling: dict[str, object], pipelines: Pipelines, seconds: float
+) -> AsyncGenerator[Token, None]:
+    """From the first pipeline that makes any; one that drains gives the prompt back."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + seconds
+    begun = False
+    while True:
+        leader = await pipelines.pick(until - clock())
+        try:
+            async with aclosing(leader.generate(prompt, **sampling)) as tokens:
+                async for token in tokens:
+                    begun = True
+                    yield token
+            return
+        except Elsewhere:
+            if begun:
+                raise
 
 
 def _ids(prompt: list[int]) -> TensorView:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ import grpc.aio
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
-from stageline_router.errors import BY_CODE, Broken, Refusal, Unavailable
+from stageline_router.errors import BY_CODE, Broken, Elsewhere, Refusal, Unavailable
 from stageline_wire import Frame, FrameError, Kind, TensorView, decode, encode
 from stageline_wire.logs import log
 
@@ -103,7 +103,7 @@ class Leader:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._channel is not None:
             await self._channel.close()
-        self._lost(f"{self.name} is no longer served by this router")
+        self._lost(Unavailable(f"{self.name} is no longer served by this router"))
 
     async def infer(
         self, tensors: tuple[TensorView, ...], outputs: Sequence[str] | None
@@ -154,7 +154,7 @@ class Leader:
 
     def _send(self, frame: Frame) -> None:
         if self._stream is None:
-            raise Unavailable(self.why_not_ready)
+            raise Elsewhere(self.why_not_ready)
         self._outgoing.put_nowait(b"".join(encode(frame)))
 
     def _cancel(self, request: int) -> None:
@@ -175,12 +175,16 @@ class Leader:
     async def _watch(self) -> None:
         assert self._channel is not None
         watch: Any = services.PipelineStub(self._channel).Watch
-        reports = aiter(watch(pb.WatchRequest(), wait_for_ready=True))
+        reports = aiter(watch(pb.WatchRequest(pipeline=self.name), wait_for_ready=True))
+        then = f"the leader of {self.name} does not report"
         try:
             self._heard(await anext(reports))
             while True:
                 async with asyncio.timeout(_SILENCE):
                     self._heard(await anext(reports))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+                then = f"no leader of {self.name} is at {self.address}: {error.details()}"
         except StopAsyncIteration:
             log("leader_left", pipeline=self.name, address=self.address)
         except TimeoutError:
@@ -188,9 +192,10 @@ class Leader:
             # A process that hangs keeps its connections: without this its clients would hang too.
             for request in [*self._answers, *self._tokens]:
                 self._cancel(request)
-            self._lost(f"the leader of {self.name} has reported nothing for {_SILENCE:g} s")
+            silent = f"the leader of {self.name} has reported nothing for {_SILENCE:g} s"
+            self._lost(Unavailable(silent))
         finally:
-            self.report = pb.PipelineReport(message=f"the leader of {self.name} does not report")
+            self.report = pb.PipelineReport(message=then)
 
     def _heard(self, report: pb.PipelineReport) -> None:
         self.report = report
@@ -207,18 +212,21 @@ class Leader:
         self._stream = call
         self._changed()
         log("leader_connected", pipeline=self.name, address=self.address)
-        reason = f"the leader of {self.name} closed its stream"
+        # A leader that ends the stream has first told the fate of all that it had taken.
+        why: Refusal = Elsewhere(f"the leader of {self.name} closed its stream")
         try:
             async for message in call:
                 self._take(decode(message))
         except grpc.aio.AioRpcError as error:
-            reason = f"the leader of {self.name} at {self.address} is gone: {error.details()}"
+            why = Unavailable(
+                f"the leader of {self.name} at {self.address} is gone: {error.details()}"
+            )
         except FrameError as error:
-            reason = f"the leader of {self.name} sent a bad frame: {error}"
+            why = Unavailable(f"the leader of {self.name} sent a bad frame: {error}")
         finally:
             call.cancel()
             self._stream = None
-            self._lost(reason)
+            self._lost(why)
 
     async def _requests(self, outgoing: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:
         while True:
@@ -235,10 +243,19 @@ class Leader:
                 if answer is not None and not answer.done():
                     answer.set_result(frame.tensors)
             case Kind.FAILURE:
-                kind = BY_CODE.get(frame.meta["code"], Broken)
-                self._fail(frame.meta["id"], kind(frame.meta["message"]))
+                self._failed(frame.meta)
             case _:
                 raise FrameError(f"a {frame.kind.name} frame does not come from a leader")
+
+    def _failed(self, meta: Mapping[str, Any]) -> None:
+        message = meta["message"]
+        if meta.get("elsewhere"):
+            # Its report of that is on the way; until then nothing more is for it.
+            self.report = pb.PipelineReport(message=message)
+            self._changed()
+            self._fail(meta["id"], Elsewhere(message))
+        else:
+            self._fail(meta["id"], BY_CODE.get(meta["code"], Broken)(message))
 
     def _fail(self, request: int, refusal: Refusal) -> None:
         answer = self._answers.get(request)
@@ -247,8 +264,8 @@ class Leader:
         if (queue := self._tokens.get(request)) is not None:
             queue.put_nowait(refusal)
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, why: Refusal) -> None:
         if self.in_flight:
-            log("leader_lost", pipeline=self.name, in_flight=self.in_flight, reason=reason)
+            log("leader_lost", pipeline=self.name, in_flight=self.in_flight, reason=why)
         for request in [*self._answers, *self._tokens]:
-            self._fail(request, Unavailable(reason))
+            self._fail(request, why)

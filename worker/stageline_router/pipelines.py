@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline_api.documents import PipelineAddress
-from stageline_router.errors import Unavailable
+from stageline_router.errors import Elsewhere, Unavailable
 from stageline_router.leader import Leader
 
 _T = TypeVar("_T")
@@ -59,6 +60,18 @@ class Pipelines:
         if found is None:
             raise Unavailable(f"{self._model} is not ready: {self._why()}")
         return found
+
+    async def serve(self, ask: Callable[[Leader], Awaitable[_T]], seconds: float = HOLD) -> _T:
+        """What the first pipeline that takes it to its end makes of it.
+
+        Raises Refusal; Unavailable when none has done so after `seconds`.
+        """
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        while True:
+            leader = await self.pick(until - clock())
+            with suppress(Elsewhere):
+                return await ask(leader)
 
     async def info(self, seconds: float = HOLD) -> pb.ModelInfo:
         """What the model takes and gives. Raises Unavailable after `seconds`."""

@@ -90,7 +90,7 @@ class Desk:
             message = f"{self._name} has as much waiting work as it may; try again later"
             outbox.failure(request, "RESOURCE_EXHAUSTED", message)
         except ConnectionError as error:
-            outbox.failure(request, "UNAVAILABLE", str(error))
+            outbox.failure(request, "UNAVAILABLE", str(error), elsewhere=True)
         else:
             self._wake()
 
@@ -177,7 +177,8 @@ class Desk:
             self._deadlines.clear()
             what = "1 request" if len(keys) == 1 else f"{len(keys)} requests"
             for key in keys:
-                self._fail(key, "UNAVAILABLE", f"{reason}; {what} ended")
+                message = f"{reason}; {what} ended"
+                self._fail(key, "UNAVAILABLE", message, elsewhere=self._draining)
             return len(keys)
 
     def expire(self, now: float, reason: str) -> None:
@@ -201,10 +202,10 @@ class Desk:
             self._draining = True
 
     def abandon(self, reason: str) -> None:
-        """Whatever is left fails with the reason."""
+        """Whatever is left is for another pipeline, or fails with the reason."""
         with self._lock:
             for key in list(self._works):
-                self._fail(key, "UNAVAILABLE", reason)
+                self._fail(key, "UNAVAILABLE", reason, elsewhere=True)
 
     @property
     def load(self) -> Load:
@@ -287,9 +288,9 @@ class Desk:
         for key in self._scheduler.failed(step):
             self._fail(key, "INTERNAL", message)
 
-    def _fail(self, key: int, code: str, message: str) -> None:
+    def _fail(self, key: int, code: str, message: str, *, elsewhere: bool = False) -> None:
         work = self._forget(key)
-        work.outbox.failure(work.id, code, message)
+        work.outbox.failure(work.id, code, message, elsewhere=elsewhere)
 
     def _forget(self, key: int) -> _Work:
         if self._scheduler is not None:

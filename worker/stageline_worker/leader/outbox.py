@@ -34,8 +34,9 @@ class Outbox:
         tensors = tuple(to_view(name, tensor) for name, tensor in outputs.items())
         self._put(Frame(Kind.ANSWER, meta={"id": request}, tensors=tensors))
 
-    def failure(self, request: Id, code: str, message: str) -> None:
-        meta = {"id": request, "code": code, "message": message}
+    def failure(self, request: Id, code: str, message: str, *, elsewhere: bool = False) -> None:
+        """`elsewhere`: nothing is wrong with the request, another pipeline may serve it."""
+        meta = {"id": request, "code": code, "message": message, "elsewhere": elsewhere}
         self._put(Frame(Kind.FAILURE, meta=meta))
 
     def close(self) -> None:
