@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from stageline_local.apiserver import (
+    admission,
     cel,
     decoding,
     defaults,
@@ -110,15 +111,14 @@ class Api:
         if key[1] and self.store.get(kind, key) is not None:
             raise already_exists(kind, key[1])
         write = self._write(target, options, "Update")
-        first = writes.claimed(
-            write, None, self._complete(target, writes.created(write, obj, namespace))
-        )
+        first = self._complete(target, writes.created(write, obj, namespace))
+        first = self._admitted(kind, writes.claimed(write, None, first), None)
         return self._commit(target._replace(key=key), None, first, options)
 
     def update(self, target: Target, body: Object, options: Options) -> Object:
         """Replace an object, or the part of it that the subresource is."""
-        kind, old = target.kind, self.get(target)
-        obj = self._decoded(target, body, options)
+        obj, kind = self._decoded(target, body, options), target.kind
+        old = self.get(target)
         if kind.custom and not obj["metadata"].get("resourceVersion"):
             problem = Problem(
                 "metadata.resourceVersion", "Invalid value: 0: must be specified for an update"
@@ -205,12 +205,13 @@ class Api:
         if not kind.custom:
             new = decoding.decoded(kind, node, new)
         complete = ownership.with_claims(self._complete(target, new, old), claims)
-        return self._commit(target, old, complete, options)
+        return self._commit(target, old, self._admitted(kind, complete, old), options)
 
     def _change(self, target: Target, old: Object, body: Object, options: Options) -> Object:
         write = self._write(target, options, "Update")
         new = self._complete(target, writes.updated(write, old, body), old)
-        return self._commit(target, old, writes.claimed(write, old, new), options)
+        complete = self._admitted(target.kind, writes.claimed(write, old, new), old)
+        return self._commit(target, old, complete, options)
 
     def _commit(self, target: Target, old: Object | None, new: Object, options: Options) -> Object:
         """Check the next state of an object, and store it unless nothing changes."""
@@ -250,12 +251,13 @@ class Api:
         kind = target.kind
         if kind.custom:
             return dict(validation.defaulted(target.served.node, obj))
-        if kind.plural == "services" and old is not None and "clusterIP" not in obj.get("spec", {}):
-            obj = {**obj, "spec": {**obj["spec"], "clusterIP": old["spec"]["clusterIP"]}}
-        result = defaults.defaulted(kind, obj, self._cluster_ip)
+        result = defaults.defaulted(kind, obj)
         if old is None and (status := defaults.first_status(kind, result)) is not None:
             result = {**result, "status": status}
         return result
+
+    def _admitted(self, kind: Kind, obj: Object, old: Object | None) -> Object:
+        return obj if kind.custom else admission.admitted(kind, obj, old, self._cluster_ip)
 
     def _decoded(self, target: Target, body: Any, options: Options) -> Object:
         """What a client sent, as an object of the kind. Refusal (400) if it is not one."""

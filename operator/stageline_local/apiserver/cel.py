@@ -40,7 +40,8 @@ def problems(node: Node, new: Any, old: Any, path: str = "") -> Iterator[Problem
         if holds is None or ("oldSelf" in rule["rule"] and old is None):
             continue
         if not holds(new, old):
-            yield Problem(path, f"Invalid value: {rule.get('message', rule['rule'])}")
+            said = rule.get("message", f"failed rule: {rule['rule']}")
+            yield Problem(path, f'Invalid value: "{node.type}": {said}')
     if isinstance(new, dict):
         before = old if isinstance(old, dict) else {}
         for key, child in new.items():

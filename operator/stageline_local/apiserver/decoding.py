@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 
 from stageline_local.apiserver.errors import Refusal, bad_request
-from stageline_local.apiserver.fieldsets import element
+from stageline_local.apiserver.fieldsets import dotted, element
 from stageline_local.apiserver.kinds import Kind, Object
 from stageline_local.apiserver.schema import Node
 
@@ -152,7 +152,7 @@ def _list_problems(node: Node, value: list[Any], path: str) -> list[str]:
         return found
     names = [element(node, item) for item in value]
     twice = [name for name in names if names.count(name) > 1]
-    return [f"{path}: duplicate entries for key [{twice[0][2:]}]"] if twice else []
+    return [f"{path}: duplicate entries for key {dotted((twice[0],))}"] if twice else []
 
 
 _EXPECTED: Final = {

@@ -7,26 +7,16 @@ a real cluster.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from typing import Any, Final
 
 from stageline_local.apiserver.kinds import Kind, Object
 
 _FILE_MODE: Final = 0o644
 _PROBES: Final = ("livenessProbe", "readinessProbe", "startupProbe")
-_TOLERATIONS: Final = tuple(
-    {
-        "key": f"node.kubernetes.io/{trouble}",
-        "operator": "Exists",
-        "effect": "NoExecute",
-        "tolerationSeconds": 300,
-    }
-    for trouble in ("not-ready", "unreachable")
-)
 
 
-def defaulted(kind: Kind, obj: Object, cluster_ip: Callable[[], str]) -> Object:
-    """`obj` of a built-in kind with its defaults; `cluster_ip` gives a free address."""
+def defaulted(kind: Kind, obj: Object) -> Object:
+    """`obj` of a built-in kind with the defaults of its version."""
     match kind.plural:
         case "pods":
             return {**obj, "spec": _pod(obj.get("spec", {}))}
@@ -35,7 +25,7 @@ def defaulted(kind: Kind, obj: Object, cluster_ip: Callable[[], str]) -> Object:
         case "replicasets":
             return {**obj, "spec": _replica_set(obj.get("spec", {}))}
         case "services":
-            return {**obj, "spec": _service(obj.get("spec", {}), cluster_ip)}
+            return {**obj, "spec": _service(obj.get("spec", {}))}
         case "secrets":
             return _secret(obj)
         case "namespaces":
@@ -68,18 +58,8 @@ def first_status(kind: Kind, obj: Object) -> Object | None:
 
 def _pod(spec: Object) -> Object:
     template = pod_template(spec)
-    account = template.get("serviceAccountName")
-    own = template.get("tolerations", [])
-    keys = [toleration.get("key") for toleration in own]
-    return {
-        **template,
-        **({"serviceAccount": account} if account else {}),
-        "tolerations": own + [each for each in _TOLERATIONS if each["key"] not in keys],
-        "priority": template.get("priority", 0),
-        "enableServiceLinks": template.get("enableServiceLinks", True),
-        "preemptionPolicy": template.get("preemptionPolicy", "PreemptLowerPriority"),
-        "containers": [_with_requests(each) for each in template.get("containers", [])],
-    }
+    containers = [_with_requests(each) for each in template["containers"]]
+    return {"enableServiceLinks": True, **template, "containers": containers}
 
 
 def pod_template(spec: Object) -> Object:
@@ -185,21 +165,13 @@ def _replica_set(spec: Object) -> Object:
     return {"replicas": 1, **_with_template(spec)}
 
 
-def _service(spec: Object, cluster_ip: Callable[[], str]) -> Object:
-    address = spec.get("clusterIP") or cluster_ip()
+def _service(spec: Object) -> Object:
     ports = [
         {"protocol": "TCP", **port, "targetPort": port.get("targetPort", port.get("port"))}
         for port in spec.get("ports", [])
     ]
-    defaults = {
-        "type": "ClusterIP",
-        "sessionAffinity": "None",
-        "ipFamilies": ["IPv4"],
-        "ipFamilyPolicy": "SingleStack",
-        "internalTrafficPolicy": "Cluster",
-    }
-    result = {**defaults, **spec, "clusterIP": address, "clusterIPs": [address]}
-    return {**result, **({"ports": ports} if ports else {})}
+    defaults = {"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"}
+    return {**defaults, **spec, **({"ports": ports} if ports else {})}
 
 
 def _secret(obj: Object) -> Object:
@@ -213,8 +185,7 @@ def _secret(obj: Object) -> Object:
 def _namespace(obj: Object) -> Object:
     meta = obj["metadata"]
     labels = {**meta.get("labels", {}), "kubernetes.io/metadata.name": meta["name"]}
-    spec = {"finalizers": ["kubernetes"], **obj.get("spec", {})}
-    return {**obj, "metadata": {**meta, "labels": labels}, "spec": spec}
+    return {**obj, "metadata": {**meta, "labels": labels}}
 
 
 def _crd(spec: Object) -> Object:

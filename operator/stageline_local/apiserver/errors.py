@@ -122,4 +122,8 @@ def shown(value: Any) -> str:
 
 
 def _named(group: str, kind: str, name: str) -> Object:
-    return {"name": name, **({"group": group} if group else {}), "kind": kind}
+    return {
+        **({"name": name} if name else {}),
+        **({"group": group} if group else {}),
+        "kind": kind,
+    }

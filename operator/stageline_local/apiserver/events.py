@@ -26,6 +26,9 @@ def stored(kind: Kind, obj: Object) -> Object:
 
 def served(kind: Kind, obj: Object) -> Object:
     """A kept object as clients of `kind` see it."""
+    if kind.plural != "events":
+        return obj
+    obj = {"source": {}, "firstTimestamp": None, "lastTimestamp": None, **obj}
     return _renamed(obj, _BACK, f"{GROUP}/v1") if kind.group == GROUP else obj
 
 

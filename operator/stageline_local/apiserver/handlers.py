@@ -105,7 +105,7 @@ class Handlers:
                 return await self._log(request, where)
             case "binding", "POST":
                 subresources.bind(self._api, _target(where), await _body(request))
-                return _json(_success(), 201)
+                return _json({**_success(), "code": 201}, 201)
             case "eviction", "POST":
                 return await self._evict(request, where)
             case "finalize", "PUT":
@@ -213,7 +213,7 @@ class Handlers:
             raise bad_request("name in URL does not match name in Eviction object")
         options = _delete_wishes(eviction.get("deleteOptions") or {}, {})
         subresources.evict(self._api, _target(where), options, _options(request).dry_run)
-        return _json(_success(), 201)
+        return _json({**_success(), "code": 201}, 201)
 
     def _delete_all(
         self, request: web.Request, where: Place, wishes: DeleteOptions

@@ -171,8 +171,10 @@ def _refuse_conflicts(others: Sequence[Claim] | Any, contested: Paths) -> None:
 
 
 def _who(claim: Claim) -> str:
-    of = f' with subresource "{claim.manager.subresource}"' if claim.manager.subresource else ""
-    return f'"{claim.manager.name}"{of} using {claim.api_version}'
+    manager = claim.manager
+    of = f' with subresource "{manager.subresource}"' if manager.subresource else ""
+    using = f" using {claim.api_version}" if manager.operation == "Update" else ""
+    return f'"{manager.name}"{of}{using}'
 
 
 def _without(
@@ -214,24 +216,18 @@ def merge(node: Node, live: Any, config: Any) -> Any:
 
 
 def _merge_lists(node: Node, live: list[Any], config: list[Any]) -> list[Any]:
-    """Items of `config` in its order; those of `live` alone keep their place before a neighbour."""
+    """Items of both in the order of `config`; what only `live` has stays where it was."""
     there = {element(node, item): item for item in live}
     wanted = {element(node, item): item for item in config}
-    result: list[Any] = []
-    waiting = iter(there)
+    result = []
+    waiting = [name for name in there if name not in wanted]
+    places = list(there)
     for name, item in wanted.items():
-        if name in there:
-            for passed in waiting:
-                if passed == name:
-                    break
-                if passed not in wanted:
-                    result.append(there[passed])
-            result.append(merge(node.item(), there[name], item))
-        else:
-            result.append(item)
-    placed = {element(node, item) for item in result}
-    rest = [item for name, item in there.items() if name not in placed and name not in wanted]
-    return result + rest
+        before = places.index(name) if name in there else len(places)
+        while waiting and places.index(waiting[0]) < before:
+            result.append(there[waiting.pop(0)])
+        result.append(merge(node.item(), there[name], item) if name in there else item)
+    return result + [there[name] for name in waiting]
 
 
 def pruned(node: Node, value: Any, before: Paths, kept: Paths) -> Any:

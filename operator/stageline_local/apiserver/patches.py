@@ -56,18 +56,17 @@ def strategic_merge_patch(node: Node, value: Any, patch: Any) -> Any:
             name = key.removeprefix(_DELETE)
             result[name] = [item for item in result.get(name, ()) if item not in change]
         elif not key.startswith("$"):
-            _set(node.child(key), result, key, change)
-    for key, order in patch.items():
-        if key.startswith(_ORDER) and (name := key.removeprefix(_ORDER)) in result:
-            result[name] = _ordered(node.child(name), result[name], order)
+            _set(node.child(key), result, key, change, patch.get(_ORDER + key))
     return result
 
 
-def _set(node: Node, result: dict[str, Any], key: str, change: Any) -> None:
+def _set(node: Node, result: dict[str, Any], key: str, change: Any, order: Any) -> None:
     if change is None:
         result.pop(key, None)
     elif isinstance(change, list):
-        result[key] = _merge_lists(node, result.get(key) or [], change)
+        live = result.get(key) or []
+        merged = _merge_lists(node, live, change)
+        result[key] = _ordered(node, merged, live, order or change) if node.merges else merged
     else:
         result[key] = strategic_merge_patch(node, result.get(key), change)
 
@@ -92,14 +91,20 @@ def _merge_lists(node: Node, live: list[Any], patch: list[Any]) -> list[Any]:
     return result
 
 
-def _ordered(node: Node, items: list[Any], order: list[Any]) -> list[Any]:
-    """`items` in the order that the client wants; the others stay behind whom they followed."""
-    key = node.merge_key
-    wanted = [item[key] if key else item for item in order]
+def _ordered(node: Node, items: list[Any], live: list[Any], order: list[Any]) -> list[Any]:
+    """Those in `order` in that order, the others between them as they were in `live`."""
 
     def name(item: Any) -> Any:
-        return item.get(key) if key else item
+        return item.get(node.merge_key) if node.merge_key else item
 
-    listed = {place: item for place, item in enumerate(items) if name(item) in wanted}
-    sorted_items = iter(sorted(listed.values(), key=lambda item: wanted.index(name(item))))
-    return [next(sorted_items) if place in listed else item for place, item in enumerate(items)]
+    wanted, before = [name(item) for item in order], [name(item) for item in live]
+    left = [item for item in items if name(item) not in wanted]
+    right = [item for item in items if name(item) in wanted]
+    right.sort(key=lambda item: wanted.index(name(item)))
+    result: list[Any] = []
+    while left and right:
+        ours, theirs = name(left[0]), name(right[0])
+        both_known = ours in before and theirs in before
+        first = both_known and before.index(ours) < before.index(theirs)
+        result.append((left if first else right).pop(0))
+    return result + left + right

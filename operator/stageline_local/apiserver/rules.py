@@ -17,7 +17,7 @@ _POD_UPDATE: Final = (
     "additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set "
     "to 1 if it was previously negative)"
 )
-_MOVABLE: Final = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds")
+_MOVABLE: Final = ("activeDeadlineSeconds", "tolerations")
 
 
 def problems(kind: Kind, node: Node, obj: Object, old: Object | None) -> list[Problem]:

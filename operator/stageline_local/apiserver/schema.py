@@ -138,7 +138,7 @@ class _Compiler:
             node.values = self._child(values)
         if items := raw.get("items"):
             node.items = self._child(items)
-        self._fill_merging(node, raw)
+        self._fill_merging(node, raw, name)
 
     def _child(self, raw: Mapping[str, Any]) -> Node:
         reference = raw.get("$ref", "").rsplit("/", 1)[-1]
@@ -147,11 +147,11 @@ class _Compiler:
         return self.node(raw)
 
     @staticmethod
-    def _fill_merging(node: Node, raw: Mapping[str, Any]) -> None:
+    def _fill_merging(node: Node, raw: Mapping[str, Any], name: str) -> None:
         kind = raw.get("x-kubernetes-list-type")
         node.keys = tuple(raw.get("x-kubernetes-list-map-keys", ())) if kind == "map" else ()
         node.is_set = kind == "set"
-        node.atomic = raw.get("x-kubernetes-map-type") == "atomic"
+        node.atomic = name in _FREE or raw.get("x-kubernetes-map-type") == "atomic"
         node.merges = "merge" in raw.get("x-kubernetes-patch-strategy", "").split(",")
         node.merge_key = raw.get("x-kubernetes-patch-merge-key", "") if node.merges else ""
 

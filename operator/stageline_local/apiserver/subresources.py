@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from stageline_local.apiserver.api import Api, Target
 from stageline_local.apiserver.errors import Refusal, bad_request, conflict
 from stageline_local.apiserver.jsonpath import at, with_value
 from stageline_local.apiserver.kinds import BUILT_IN, Object
-from stageline_local.apiserver.writes import DeleteOptions
+from stageline_local.apiserver.writes import DeleteOptions, timestamp
 
-_BUDGETS = next(kind for kind in BUILT_IN if kind.plural == "poddisruptionbudgets")
-_ENDED = ("Succeeded", "Failed")
+_BUDGETS: Final = next(kind for kind in BUILT_IN if kind.plural == "poddisruptionbudgets")
+_EVICTED: Final = {
+    "type": "DisruptionTarget",
+    "reason": "EvictionByEvictionAPI",
+    "message": "Eviction API: evicting",
+}
+_ENDED: Final = ("Succeeded", "Failed")
 
 
 def scale(target: Target, obj: Object) -> Object:
@@ -42,7 +49,7 @@ def rescaled(target: Target, obj: Object, wish: Object) -> Object:
             'Scale in version "v1" cannot be handled as a Scale: json: cannot unmarshal '
             "spec.replicas into Go struct field ScaleSpec.spec.replicas of type int32"
         )
-    if replicas < 0:
+    if replicas < 0 and not target.kind.custom:
         message = f'Scale.autoscaling "{target.key[1]}" is invalid: spec.replicas: Invalid value: '
         raise Refusal(422, "Invalid", f"{message}{replicas}: must be greater than or equal to 0")
     version = wish.get("metadata", {}).get("resourceVersion") or obj["metadata"]["resourceVersion"]
@@ -75,20 +82,9 @@ def bind(api: Api, target: Target, binding: Any) -> None:
             if taken
             else f"pod {name} is being deleted, cannot be assigned to a host"
         )
-        raise conflict(target.kind, name, why)
-    scheduled = {
-        "type": "PodScheduled",
-        "status": "True",
-        "lastTransitionTime": pod["metadata"]["creationTimestamp"],
-    }
-    status = pod.get("status", {})
-    others = [each for each in status.get("conditions", ()) if each["type"] != "PodScheduled"]
-    bound = {
-        **pod,
-        "spec": {**pod["spec"], "nodeName": node},
-        "status": {**status, "conditions": [*others, scheduled]},
-    }
-    api.store.put(target.kind, target.key, bound)
+        raise conflict(replace(target.kind, plural="pods/binding"), name, why)
+    bound = {**pod, "spec": {**pod["spec"], "nodeName": node}}
+    api.store.put(target.kind, target.key, _with_condition(bound, {"type": "PodScheduled"}))
 
 
 def evict(api: Api, target: Target, options: DeleteOptions, dry_run: bool) -> None:
@@ -101,7 +97,17 @@ def evict(api: Api, target: Target, options: DeleteOptions, dry_run: bool) -> No
             labels = pod["metadata"].get("labels", {})
             if wanted and all(labels.get(key) == value for key, value in wanted.items()):
                 _spend(api, budget, dry_run)
+    if not dry_run and "deletionTimestamp" not in pod["metadata"]:
+        api.store.put(target.kind, target.key, _with_condition(pod, _EVICTED))
     api.delete(target, options, dry_run)
+
+
+def _with_condition(pod: Object, condition: Object) -> Object:
+    status = pod.get("status", {})
+    others = [each for each in status.get("conditions", ()) if each["type"] != condition["type"]]
+    now = {"lastProbeTime": None, "lastTransitionTime": timestamp(datetime.now(UTC))}
+    true = {**condition, "status": "True", **now}
+    return {**pod, "status": {**status, "conditions": [*others, true]}}
 
 
 def _spend(api: Api, budget: Object, dry_run: bool) -> None:

@@ -1,0 +1,395 @@
+"""The same requests to a real kube-apiserver and to ours have the same answers."""
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from stageline_api.crd import crd
+from stageline_local.apiserver import served
+from support.apiserver import (
+    APPLY,
+    CORE,
+    DEPLOYMENTS,
+    JSON,
+    JSON_PATCH,
+    MERGE,
+    PIPELINES,
+    STRATEGIC,
+    ask,
+    config_map,
+    deployment,
+    normal,
+    pipeline,
+    pod,
+)
+from support.kube import ASSETS, RealServer
+
+pytestmark = [
+    pytest.mark.skipif(not ASSETS, reason="KUBEBUILDER_ASSETS names no kube-apiserver"),
+    pytest.mark.timeout(120),
+]
+
+
+class Step(NamedTuple):
+    method: str
+    path: str
+    body: Any = None
+    content_type: str = JSON
+
+
+def _condition(kind: str, status: str = "True") -> dict[str, str]:
+    when = "2026-01-01T00:00:00Z"
+    return {
+        "type": kind,
+        "status": status,
+        "reason": "Good",
+        "lastTransitionTime": when,
+        "message": "",
+    }
+
+
+def _applied(kind: dict[str, Any], name: str, **parts: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": kind["apiVersion"],
+        "kind": kind["kind"],
+        "metadata": {"name": name},
+        **parts,
+    }
+
+
+PD, DEP, CM = pipeline(), deployment(), config_map()
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "s"},
+    "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]},
+}
+BUDGET = {
+    "apiVersion": "policy/v1",
+    "kind": "PodDisruptionBudget",
+    "metadata": {"name": "b"},
+    "spec": {"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}},
+}
+REVISION = {
+    "apiVersion": "apps/v1",
+    "kind": "ControllerRevision",
+    "metadata": {"name": "r"},
+    "revision": 1,
+    "data": {"a": 1},
+}
+EVENT = {
+    "apiVersion": "events.k8s.io/v1",
+    "kind": "Event",
+    "metadata": {"name": "e"},
+    "eventTime": "2026-01-01T00:00:00.000000Z",
+    "reportingController": "stageline.dev/operator",
+    "reportingInstance": "operator-0",
+    "action": "Plan",
+    "reason": "Planned",
+    "type": "Normal",
+    "note": "planned",
+    "regarding": {"kind": "Pod", "name": "q", "namespace": "default", "apiVersion": "v1"},
+}
+OWNERS = [
+    {"apiVersion": "v1", "kind": "X", "name": name, "uid": name, "controller": True}
+    for name in "ab"
+]
+REVISIONS = "/apis/apps/v1/namespaces/default/controllerrevisions"
+BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+
+STEPS = {
+    "custom resources": [
+        Step("POST", PIPELINES, pipeline("llama")),
+        Step("POST", PIPELINES, pipeline("llama")),
+        Step("POST", PIPELINES, pipeline("x", replicas=-1, pipeline={"stages": 0})),
+        Step("POST", PIPELINES, pipeline("x", pipeline={"stages": 3, "partition": [1, 2]})),
+        Step("POST", PIPELINES, pipeline("x", model={"uri": "ftp://x", "dtype": "int3"})),
+        Step("POST", PIPELINES, pipeline("x", model={})),
+        Step("POST", PIPELINES, pipeline("x", pipeline={"partition": []})),
+        Step("POST", PIPELINES, pipeline("x", resources={"limits": {"cpu": "x y"}})),
+        Step("POST", PIPELINES, pipeline("x", rollout={"progressDeadline": "soon"})),
+        Step("POST", f"{PIPELINES}?fieldValidation=Strict", pipeline("x", modle={})),
+        Step("POST", f"{PIPELINES}?dryRun=All", pipeline("dry", modle={})),
+        Step("GET", f"{PIPELINES}/dry"),
+        Step("PUT", f"{PIPELINES}/llama", pipeline("llama")),
+        Step("PATCH", f"{PIPELINES}/llama", {"spec": {"replicas": 3}}, MERGE),
+        Step("PATCH", f"{PIPELINES}/llama", {"status": {"replicas": 3}}, MERGE),
+        Step("PATCH", f"{PIPELINES}/llama", {"metadata": {"labels": {"a": "b"}}}, MERGE),
+        Step("PATCH", f"{PIPELINES}/llama", {"spec": {"replicas": 3}}, STRATEGIC),
+        Step("PATCH", f"{PIPELINES}/llama", {"spec": {"replicas": "3"}}, MERGE),
+        Step("PATCH", f"{PIPELINES}/llama", {"spec": {"router": None}}, MERGE),
+        Step("GET", f"{PIPELINES}/llama/scale"),
+        Step("PATCH", f"{PIPELINES}/llama/scale", {"spec": {"replicas": 2}}, MERGE),
+        Step("PATCH", f"{PIPELINES}/llama/scale", {"spec": {"replicas": -2}}, MERGE),
+        Step("GET", f"{PIPELINES}/llama"),
+        Step("DELETE", f"{PIPELINES}/llama", {"preconditions": {"uid": "x"}}),
+        Step("DELETE", f"{PIPELINES}/llama"),
+        Step("DELETE", f"{PIPELINES}/llama"),
+    ],
+    "apply to custom resources": [
+        Step("PATCH", f"{PIPELINES}/a", _applied(PD, "a", spec=PD["spec"]), APPLY),
+        Step("PATCH", f"{PIPELINES}/a?fieldManager=m", _applied(PD, "a", spec=PD["spec"]), APPLY),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a/status?fieldManager=m",
+            _applied(PD, "a", status={"replicas": 1, "conditions": [_condition("Ready")]}),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a/status?fieldManager=n",
+            _applied(PD, "a", status={"conditions": [_condition("Planned")]}),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a/status?fieldManager=n",
+            _applied(PD, "a", status={"conditions": [_condition("Ready", "False")]}),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a/status?fieldManager=m",
+            _applied(PD, "a", status={"replicas": 1}),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a/status?fieldManager=m",
+            _applied(PD, "a", status={"conditions": [_condition("Ready"), _condition("Ready")]}),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a?fieldManager=n",
+            _applied(PD, "a", spec={"model": {"uri": "file:///other"}}),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a?fieldManager=n&force=true",
+            _applied(PD, "a", spec={"model": {"uri": "file:///other"}}),
+            APPLY,
+        ),
+        Step(
+            "PATCH", f"{PIPELINES}/a?fieldManager=n", _applied(PD, "a", spec={"replica": 1}), APPLY
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a?fieldManager=n",
+            _applied(PD, "a", spec={"replicas": "1"}),
+            APPLY,
+        ),
+        Step("PATCH", f"{PIPELINES}/none/status?fieldManager=m", _applied(PD, "none"), APPLY),
+        Step("DELETE", f"{PIPELINES}/a"),
+    ],
+    "deployments": [
+        Step(
+            "POST",
+            DEPLOYMENTS,
+            deployment(
+                ports=[{"containerPort": 80}],
+                readinessProbe={"grpc": {"port": 7070}},
+                env=[{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+            ),
+        ),
+        Step("POST", f"{DEPLOYMENTS}?fieldValidation=Strict", deployment("x", imge=1)),
+        Step("POST", DEPLOYMENTS, deployment("x", image=1)),
+        Step("POST", DEPLOYMENTS, deployment("X", image="")),
+        Step("GET", f"{DEPLOYMENTS}/none"),
+        Step(
+            "PATCH",
+            f"{DEPLOYMENTS}/d",
+            {"spec": {"selector": {"matchLabels": {"z": "z"}}}},
+            MERGE,
+        ),
+        Step(
+            "PATCH",
+            f"{DEPLOYMENTS}/d",
+            {"spec": {"template": {"spec": {"containers": [{"name": "side", "image": "s"}]}}}},
+            STRATEGIC,
+        ),
+        Step(
+            "PATCH",
+            f"{DEPLOYMENTS}/d?fieldManager=m",
+            _applied(
+                DEP, "d", spec={"template": {"spec": {"containers": [{"name": "c", "image": "y"}]}}}
+            ),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{DEPLOYMENTS}/d?fieldManager=m&force=true",
+            _applied(
+                DEP,
+                "d",
+                spec={
+                    "replicas": 3,
+                    "template": {"spec": {"containers": [{"name": "c", "image": "y"}]}},
+                },
+            ),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{DEPLOYMENTS}/d",
+            [{"op": "test", "path": "/spec/replicas", "value": 77}],
+            JSON_PATCH,
+        ),
+        Step(
+            "PATCH",
+            f"{DEPLOYMENTS}/d",
+            [{"op": "replace", "path": "/spec/replicas", "value": 4}],
+            JSON_PATCH,
+        ),
+        Step("PATCH", f"{DEPLOYMENTS}/d/status", {"status": {"replicas": 4}}, MERGE),
+        Step("GET", f"{DEPLOYMENTS}/d/scale"),
+        Step("DELETE", f"{DEPLOYMENTS}/d?dryRun=All"),
+        Step("DELETE", f"{DEPLOYMENTS}/d", {"propagationPolicy": "Foreground"}),
+        Step("PATCH", f"{DEPLOYMENTS}/d", {"metadata": {"finalizers": None}}, MERGE),
+        Step("GET", f"{DEPLOYMENTS}/d"),
+    ],
+    "pods": [
+        Step("POST", f"{CORE}/pods", pod("p")),
+        Step("DELETE", f"{CORE}/pods/p"),
+        Step("GET", f"{CORE}/pods/p"),
+        Step("POST", f"{CORE}/pods", pod("x", ownerReferences=OWNERS)),
+        Step("POST", f"{CORE}/pods", pod("x", labels={"a": "b b"})),
+        Step("POST", f"{CORE}/pods", pod("q", "n1")),
+        Step("PATCH", f"{CORE}/pods/q", {"spec": {"terminationGracePeriodSeconds": 3}}, MERGE),
+        Step("PATCH", f"{CORE}/pods/q/status", {"status": {"phase": "Running"}}, MERGE),
+        Step("DELETE", f"{CORE}/pods/q"),
+        Step("DELETE", f"{CORE}/pods/q", {"gracePeriodSeconds": 5}),
+        Step("DELETE", f"{CORE}/pods/q?gracePeriodSeconds=0", {"preconditions": {"uid": "x"}}),
+        Step("DELETE", f"{CORE}/pods/q?gracePeriodSeconds=0"),
+        Step("GET", f"{CORE}/pods/q"),
+        Step("POST", f"{CORE}/pods", pod("f", "n1", finalizers=["stageline.dev/test"])),
+        Step("DELETE", f"{CORE}/pods/f?gracePeriodSeconds=0"),
+        Step("PATCH", f"{CORE}/pods/f", {"metadata": {"finalizers": None}}, MERGE),
+        Step("GET", f"{CORE}/pods/f"),
+        Step("GET", "/api/v1/pods?fieldSelector=spec.foo%3D1"),
+        Step("GET", "/api/v1/pods?labelSelector=a%20b"),
+        Step("POST", f"{CORE}/pods", pod("b")),
+        Step(
+            "POST",
+            f"{CORE}/pods/b/binding",
+            {
+                "apiVersion": "v1",
+                "kind": "Binding",
+                "metadata": {"name": "b"},
+                "target": {"name": "n"},
+            },
+        ),
+        Step(
+            "POST",
+            f"{CORE}/pods/b/binding",
+            {
+                "apiVersion": "v1",
+                "kind": "Binding",
+                "metadata": {"name": "b"},
+                "target": {"name": "n"},
+            },
+        ),
+        Step("GET", f"{CORE}/pods/b"),
+        Step(
+            "POST",
+            f"{CORE}/pods/b/eviction",
+            {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "b"}},
+        ),
+        Step("GET", f"{CORE}/pods/b"),
+        Step("DELETE", f"{CORE}/pods/b?gracePeriodSeconds=0"),
+    ],
+    "other kinds": [
+        Step("POST", f"{CORE}/services", SERVICE),
+        Step("PATCH", f"{CORE}/services/s", {"metadata": {"labels": {"x": "y"}}}, MERGE),
+        Step("DELETE", f"{CORE}/services/s"),
+        Step(
+            "POST",
+            f"{CORE}/services",
+            {
+                **SERVICE,
+                "metadata": {"name": "h"},
+                "spec": {**SERVICE["spec"], "clusterIP": "None"},
+            },
+        ),
+        Step("POST", f"{CORE}/services", {**SERVICE, "metadata": {"name": "1s"}}),
+        Step("POST", f"{CORE}/services", {**SERVICE, "metadata": {"name": "n"}, "spec": {}}),
+        Step("POST", f"{CORE}/configmaps", config_map(a="1")),
+        Step("PUT", f"{CORE}/configmaps/c", config_map(a="2")),
+        Step("PUT", f"{CORE}/configmaps/d", config_map(a="2")),
+        Step(
+            "PATCH",
+            f"{CORE}/configmaps/c?fieldManager=m",
+            _applied(CM, "c", data={"a": "3"}),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{CORE}/configmaps/c?fieldManager=m",
+            _applied(CM, "c", data={"b": "3"}),
+            APPLY,
+        ),
+        Step("PATCH", f"{CORE}/configmaps/c?fieldManager=m", _applied(CM, "c"), APPLY),
+        Step("PATCH", f"{CORE}/configmaps/c", {"metadata": {"resourceVersion": "1"}}, MERGE),
+        Step("DELETE", f"{CORE}/configmaps/c"),
+        Step("POST", "/api/v1/namespaces/none/configmaps", config_map()),
+        Step(
+            "POST",
+            f"{CORE}/serviceaccounts",
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "sa"}},
+        ),
+        Step("DELETE", f"{CORE}/serviceaccounts/sa"),
+        Step("POST", BUDGETS, BUDGET),
+        Step("DELETE", f"{BUDGETS}/b"),
+        Step("POST", REVISIONS, REVISION),
+        Step("PATCH", f"{REVISIONS}/r", {"data": {"a": 2}}, MERGE),
+        Step("POST", "/apis/events.k8s.io/v1/namespaces/default/events", EVENT),
+        Step("GET", f"{CORE}/events?fieldSelector=involvedObject.name%3Dq"),
+        Step(
+            "POST",
+            f"{CORE}/secrets",
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "s"},
+                "stringData": {"token": "x"},
+            },
+        ),
+        Step("GET", "/api/v1/foos"),
+        Step("POST", "/api/v1/namespaces", {"metadata": {"name": "other"}}),
+        Step("GET", f"{CORE}/configmaps?limit=1&resourceVersion=0"),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    server = RealServer(tmp_path_factory.mktemp("kube"))
+    try:
+        server.start()
+        where = server.server
+        crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        login = {"token": where.token, "ca_file": where.ca_file}
+        made = ask(where.url, "POST", crds, crd(), **login)
+        assert made.code == 201, f"the CRD was refused: {made.message}"
+        while ask(where.url, "GET", PIPELINES, **login).code != 200:
+            pass
+        yield where
+    finally:
+        server.stop()
+
+
+@pytest.mark.xdist_group("kube-apiserver")
+@pytest.mark.parametrize("name", STEPS)
+def test_the_same_requests_have_the_same_answers(real, name):
+    differences = []
+    with served() as ours:
+        for step in STEPS[name]:
+            theirs = ask(real.url, *step, token=real.token, ca_file=real.ca_file)
+            mine = ask(ours.url, *step)
+            if theirs.code != mine.code or normal(theirs.body) != normal(mine.body):
+                differences.append((step[:3], theirs, mine))
+    assert not differences, "\n\n".join(
+        f"{step}\n  real {theirs.code}: {normal(theirs.body)}\n  ours {mine.code}: {normal(mine.body)}"
+        for step, theirs, mine in differences
+    )
