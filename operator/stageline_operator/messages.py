@@ -14,7 +14,7 @@ from stageline_api.status import MAX_MESSAGE
 _HIDDEN: Final = "***"
 _USERINFO = re.compile(r"(?<=://)[^\s/?#@\"']+@")
 _SECRET_PARAMETER = re.compile(
-    r"(?i)([\w.-]*(?:token|secret|passw(?:or)?d|signature|credential|api[_-]?key|access[_-]?key)"
+    r"(?i)((?:token|secret|passw(?:or)?d|signature|credential|api[_-]?key|access[_-]?key)"
     r"\s*[=:]\s*|[?&](?:sig|key|auth)=)[^\s&\"',;]+"
 )
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")

@@ -1,52 +1,55 @@
-"""One Event for each transition: of a condition, or of why the resource is (not) ready. Pure."""
+"""One Event for each transition that somebody would want to be told of. Pure.
+
+Each Event is a request, and a start passes a dozen transitions within seconds: those of the parts
+on their way to what Ready says in the end are left to the conditions. What is told: that Ready
+begins or ends, or is so for another reason; a plan or its refusal; that it stalls or goes on; and
+whatever goes wrong, once for each reason.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
+from stageline_api.status import Condition
 from stageline_operator.decision import Notice
 from stageline_operator.kinds import Object
 from stageline_operator.reasons import Reason
+from stageline_operator.status import read_status
 
 
 def notices(previous: Object, new: Object) -> tuple[Notice, ...]:
-    """What became different between two statuses; nothing when only words or numbers did.
-
-    Several conditions that change for one reason are one Event: the first of them tells it.
-    """
-    before = {condition["type"]: condition for condition in _conditions(previous)}
+    """What is to be told of the step from one status to another; nothing of words or numbers."""
+    before = {condition.type: condition for condition in _conditions(previous)}
     told: dict[str, Notice] = {}
     for condition in _conditions(new):
-        if _is_news(before.get(condition["type"]), condition):
-            told.setdefault(condition["reason"], _notice(condition))
+        if _is_news(before.get(condition.type), condition):
+            told.setdefault(condition.reason, _notice(condition))
     return tuple(told.values())
 
 
-def _is_news(before: dict[str, Any] | None, condition: dict[str, Any]) -> bool:
+def _is_news(before: Condition | None, now: Condition) -> bool:
     if before is None:
-        return bool(condition["type"] == "Ready")
-    if condition["type"] == "Ready" and before["reason"] != condition["reason"]:
-        return True
-    return bool(before["status"] != condition["status"])
+        return _is_bad(now)
+    if (before.status, before.reason) == (now.status, now.reason):
+        return False
+    flipped = before.status != now.status
+    match now.type:
+        case "Ready":
+            return "True" in (before.status, now.status) or _is_bad(now)
+        case "Planned" | "Stalled":
+            return flipped
+        case _:
+            return flipped and _is_bad(now)
 
 
-def _notice(condition: dict[str, Any]) -> Notice:
-    reason = condition["reason"]
-    return Notice(
-        type="Warning" if _is_bad(condition) else "Normal",
-        reason=reason,
-        note=condition.get("message") or reason,
-    )
+def _notice(condition: Condition) -> Notice:
+    kind = "Warning" if _is_bad(condition) else "Normal"
+    return Notice(kind, condition.reason, condition.message or condition.reason)
 
 
-def _is_bad(condition: dict[str, Any]) -> bool:
+def _is_bad(condition: Condition) -> bool:
     """Something went wrong, as opposed to not being done yet."""
-    reason = next((one for one in Reason if one == condition["reason"]), None)
-    if condition["type"] == "Stalled" and condition["status"] == "True":
-        return True
+    reason = next((one for one in Reason if one == condition.reason), None)
     return reason is not None and (reason.hard or reason is Reason.ROLLOUT_BLOCKED)
 
 
-def _conditions(status: Object) -> Iterator[dict[str, Any]]:
-    yield from status.get("conditions") or ()
+def _conditions(status: Object) -> tuple[Condition, ...]:
+    return read_status({"status": status}).conditions
