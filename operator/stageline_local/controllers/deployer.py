@@ -90,7 +90,8 @@ class DeploymentController:
         return None
 
     async def _write(self, deployment: Object, status: Object) -> None:
-        if (deployment.get("status") or {}) == status:
+        before = deployment.get("status") or {}
+        if all(before.get(name, 0) == value for name, value in status.items()):
             return
         uid = deployment["metadata"]["uid"]
         patch = {"metadata": {"uid": uid}, "status": status}
