@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stageline_api import rules
 from stageline_api.resource import API_VERSION, KIND, PipelineDeployment
 
 Schema = dict[str, Any]
@@ -16,20 +17,17 @@ Schema = dict[str, Any]
 GROUP, VERSION = API_VERSION.split("/")
 PLURAL = "pipelinedeployments"
 _DROPPED = ("title", "$defs", "const")
-_SPEC_RULES = [
-    {
-        "rule": "!has(self.pipeline.stages) || !has(self.pipeline.partition) || "
-        "size(self.pipeline.partition) == self.pipeline.stages",
-        "message": "spec.pipeline.partition must have as many numbers as spec.pipeline.stages "
-        "says: leave one of the two out, or make them agree",
-    },
-]
-_URI_RULES = [
-    {
-        "rule": "self.matches('^(hf|pvc|s3|file)://.+')",
-        "message": "spec.model.uri must begin with hf://, pvc://, s3:// or file://",
-    },
-]
+_RESOURCES = ("spec.resources", "spec.stageOverrides[].resources", "spec.router.resources")
+_RULES = {
+    "spec": rules.SPEC,
+    "spec.model.uri": rules.URI,
+    "spec.stageOverrides": rules.OVERRIDES,
+    "spec.tolerations[]": rules.TOLERATION,
+    "spec.stageOverrides[].tolerations[]": rules.TOLERATION,
+    **dict.fromkeys(_RESOURCES, rules.RESOURCES),
+    **dict.fromkeys((f"{path}.limits" for path in _RESOURCES), rules.QUANTITIES),
+    **dict.fromkeys((f"{path}.requests" for path in _RESOURCES), rules.QUANTITIES),
+}
 
 
 def crd() -> dict[str, Any]:
@@ -69,9 +67,11 @@ def _version() -> dict[str, Any]:
         },
         "additionalPrinterColumns": [
             _column("Ready", _ready("status")),
-            _column("Pipelines", ".status.readyReplicas", "integer"),
+            _column("Stages", ".status.stageCount", "integer"),
+            _column("Pipelines", ".status.pipelines"),
             _column("Updated", ".status.updatedReplicas", "integer"),
             _column("Reason", _ready("reason")),
+            _column("Message", _ready("message")) | {"priority": 1},  # with -o wide
             _column("Age", ".metadata.creationTimestamp", "date"),
         ],
     }
@@ -81,9 +81,7 @@ def schema() -> Schema:
     """The structural schema of the whole resource."""
     whole = PipelineDeployment.model_json_schema(by_alias=True)
     parts = whole["properties"]
-    spec = _structural(parts["spec"], whole["$defs"])
-    spec["x-kubernetes-validations"] = _SPEC_RULES
-    spec["properties"]["model"]["properties"]["uri"]["x-kubernetes-validations"] = _URI_RULES
+    spec = _ruled(_structural(parts["spec"], whole["$defs"]), "spec")
     name = _structural(whole["$defs"]["Metadata"]["properties"]["name"], {})
     status = _structural(parts["status"], whole["$defs"])
     return {
@@ -113,14 +111,32 @@ def _structural(node: Schema, defs: dict[str, Schema]) -> Schema:
         del node["default"]
     if node.get("additionalProperties") is False:
         del node["additionalProperties"]
+    if "x-sentence" in node:
+        rule = rules.number_or_matches if "anyOf" in node else rules.matches
+        made = rule(node.pop("pattern"), node.pop("x-sentence"))
+        node["x-kubernetes-validations"] = [made.schema()]
     if "exclusiveMaximum" in node:  # OpenAPI 3.0 has a flag where JSON Schema has a number
         node["maximum"] = node.pop("exclusiveMaximum") - 1
     for key in ("items", "additionalProperties"):
         if isinstance(node.get(key), dict):
             node[key] = _structural(node[key], defs)
+            node[key].pop("default", None)  # an entry is there or not
     if "properties" in node:
         inside = node["properties"].items()
         node["properties"] = {name: _structural(child, defs) for name, child in inside}
+    return node
+
+
+def _ruled(node: Schema, path: str) -> Schema:
+    """`node` with the rules of its parts."""
+    node = dict(node)
+    if path in _RULES:
+        node["x-kubernetes-validations"] = [rule.schema() for rule in _RULES[path]]
+    if "properties" in node:
+        inside = node["properties"].items()
+        node["properties"] = {name: _ruled(child, f"{path}.{name}") for name, child in inside}
+    if "items" in node:
+        node["items"] = _ruled(node["items"], f"{path}[]")
     return node
 
 
@@ -144,5 +160,5 @@ def _ready(field: str) -> str:
     return f'.status.conditions[?(@.type=="Ready")].{field}'
 
 
-def _column(name: str, path: str, kind: str = "string") -> dict[str, str]:
+def _column(name: str, path: str, kind: str = "string") -> dict[str, Any]:
     return {"name": name, "type": kind, "jsonPath": path}

@@ -14,12 +14,11 @@ from stageline_api.schema import (
     LabelValue,
     Positive,
     Quantity,
-    SentenceError,
     SpecModel,
     Whole,
 )
 
-_OWN_RESOURCES = ("cpu", "memory", "ephemeral-storage")
+OWN_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
 Quantities = Annotated[dict[LabelKey, Quantity], Field(max_length=32)]
 
@@ -41,9 +40,9 @@ class ContainerResources(SpecModel):
         for name, requested in self.requests.items():
             limit = self.limits.get(name)
             if limit is not None and parse_quantity(requested) > parse_quantity(limit):
-                raise SentenceError(
-                    f"resources.requests.{name} {requested} is more than resources.limits.{name} "
-                    f"{limit}: lower it, or raise the limit"
+                raise ValueError(
+                    f"requests {requested} of {name} but limits it to {limit}: lower the request, "
+                    "or raise the limit"
                 )
         return self
 
@@ -61,13 +60,13 @@ class Resources(ContainerResources):
 def _check_resource(name: str, quantity: str) -> None:
     if "/" in name:
         if parse_quantity(quantity).denominator != 1:
-            raise SentenceError(
-                f"{name} {quantity} is not a whole number, and devices are given out whole"
+            raise ValueError(
+                f"has {quantity} of {name}, but devices are given out whole: write a whole number"
             )
-    elif name not in _OWN_RESOURCES and not name.startswith("hugepages-"):
-        raise SentenceError(
-            f"{name} is no resource of Kubernetes: write {', '.join(_OWN_RESOURCES)}, or that of "
-            "a device plugin with its domain, for example nvidia.com/gpu"
+    elif name not in OWN_RESOURCES and not name.startswith("hugepages-"):
+        raise ValueError(
+            f"has {name}, which is no resource of Kubernetes: write {', '.join(OWN_RESOURCES)}, "
+            "or that of a device plugin with its domain, for example nvidia.com/gpu"
         )
 
 
@@ -89,19 +88,35 @@ class Toleration(SpecModel):
     @model_validator(mode="after")
     def _agrees(self) -> Toleration:
         if self.operator == "Exists" and self.value:
-            raise SentenceError(
-                f"a toleration has operator Exists and value {self.value}: leave one of them out"
-            )
+            raise ValueError(f"has operator Exists and value {self.value}: leave one of them out")
         if self.operator == "Equal" and self.key is None:
-            raise SentenceError(
-                "a toleration has no key: give it one, or operator Exists to tolerate every taint"
-            )
+            raise ValueError("has no key: give it one, or operator Exists to tolerate every taint")
         if self.toleration_seconds is not None and self.effect != "NoExecute":
-            raise SentenceError(
-                "a toleration has tolerationSeconds, which only effect NoExecute has: set it, or "
-                "leave them out"
+            raise ValueError(
+                "has tolerationSeconds, which only effect NoExecute has: set it, or leave them out"
             )
         return self
+
+
+class LabelRequirement(SpecModel):
+    """As in a LabelSelector."""
+
+    key: LabelKey = Field(description="Name of the label.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
+        description="How its value is compared."
+    )
+    values: Annotated[tuple[LabelValue, ...], Field(max_length=16)] = Field(
+        default=(), description="For In and NotIn."
+    )
+
+
+class LabelSelector(SpecModel):
+    """Which pods are meant, as in Kubernetes."""
+
+    match_labels: Labels = Field(default_factory=dict, description="Labels that they have.")
+    match_expressions: Annotated[tuple[LabelRequirement, ...], Field(max_length=16)] = Field(
+        default=(), description="What else is so of their labels."
+    )
 
 
 class Spread(SpecModel):
@@ -114,7 +129,7 @@ class Spread(SpecModel):
     when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = Field(
         description="Whether a pod waits when it cannot be."
     )
-    label_selector: Free | None = Field(
+    label_selector: LabelSelector | None = Field(
         default=None, description="Pods that count; absent are the stages of this resource."
     )
 

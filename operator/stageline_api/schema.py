@@ -41,6 +41,8 @@ LABEL_KEY_PATTERN = (
 )
 IMAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_./:@-]{0,511}$"
 
+DEEPEST = 32
+
 # Said of a field, after its path: by the models, and by the API server (crd.py).
 NAME_SENTENCE = (
     "must be lower case letters, digits and '-', start and end with a letter or digit and have "
@@ -117,6 +119,21 @@ def _checked_uri(text: str) -> str:
     return text
 
 
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    """No deeper than any pod is, so that nothing that walks it runs out of stack."""
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):
+        level = [
+            child
+            for each in level
+            for child in (each.values() if isinstance(each, dict) else each)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return value
+    raise ValueError(f"is nested more than {DEEPEST} levels deep, which no pod is")
+
+
 def _text(pattern: str, sentence: str, longest: int) -> WithJsonSchema:
     return WithJsonSchema(
         {"type": "string", "maxLength": longest, "pattern": pattern, "x-sentence": sentence}
@@ -134,7 +151,7 @@ Quantity = Annotated[
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "maxLength": LONGEST,
             "pattern": QUANTITY_PATTERN,
-            "x-sentence": QUANTITY_SENTENCE,
+            "x-sentence": f"is not a Kubernetes quantity: {QUANTITY_SENTENCE}",
             "x-kubernetes-int-or-string": True,
         }
     ),
@@ -143,7 +160,7 @@ Duration = Annotated[
     str,
     BeforeValidator(_number_as_text),  # so that `2` is refused for its missing unit
     AfterValidator(_checked_duration),
-    _text(DURATION_PATTERN, DURATION_SENTENCE, LONGEST),
+    _text(DURATION_PATTERN, f"is not a duration: {DURATION_SENTENCE}", LONGEST),
 ]
 Name = Annotated[str, _like(NAME_PATTERN, NAME_SENTENCE), _text(NAME_PATTERN, NAME_SENTENCE, 63)]
 ObjectName = Annotated[
@@ -155,13 +172,14 @@ LabelValue = Annotated[
     _like(LABEL_VALUE_PATTERN, LABEL_VALUE_SENTENCE),
     _text(LABEL_VALUE_PATTERN, LABEL_VALUE_SENTENCE, 63),
 ]
-Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
+Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=16)]
 Image = Annotated[
     str, _like(IMAGE_PATTERN, IMAGE_SENTENCE), _text(IMAGE_PATTERN, IMAGE_SENTENCE, 512)
 ]
 ModelUri = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_checked_uri)]
 Free = Annotated[
     dict[str, Any],
+    AfterValidator(_shallow),
     WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
 ]
 """A part of Kubernetes' own API, checked with Kubernetes' schema when a pod is made of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -128,9 +128,15 @@ def _missing(path: Path, model: type[BaseModel]) -> str:
 
 def _choices(path: Path, model: type[BaseModel]) -> str:
     field = _fields_at(model, path[:-1]).get(str(path[-1]))
-    annotation = field.annotation if field is not None else None
-    *first, last = map(str, get_args(annotation) or ("something else",))
+    known = list(_literals(field.annotation)) if field is not None else []
+    *first, last = known or ["something else"]
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def _literals(annotation: Any) -> Iterator[str]:
+    """What `Literal["a", "b"]` or `Literal["a", "b"] | None` allows."""
+    for part in get_args(annotation):
+        yield from [part] if isinstance(part, str) else _literals(part)
 
 
 def _fields_at(model: type[BaseModel], path: Path) -> dict[str, FieldInfo]:

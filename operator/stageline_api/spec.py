@@ -78,13 +78,17 @@ class StageOverride(SpecModel):
 
     stages: Annotated[
         tuple[Annotated[Whole, Field(ge=0, lt=MAX_STAGES)], ...], Field(min_length=1)
-    ] = Field(description="Numbers of the stages, from 0.", max_length=MAX_STAGES)
+    ] = Field(
+        description="Numbers of the stages, from 0.",
+        max_length=MAX_STAGES,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
     node_selector: Labels = Field(
         default_factory=dict,
         description="Labels that the node of these stages must have besides spec.nodeSelector.",
     )
     tolerations: tuple[Toleration, ...] = Field(
-        default=(), max_length=64, description="What they tolerate besides spec.tolerations."
+        default=(), max_length=16, description="What they tolerate besides spec.tolerations."
     )
     resources: Resources | None = Field(
         default=None,
@@ -179,7 +183,7 @@ class PipelineDeploymentSpec(SpecModel):
     )
     tolerations: tuple[Toleration, ...] = Field(
         default=(),
-        max_length=64,
+        max_length=16,
         description="Taints of nodes that stages may run on all the same.",
     )
     topology_spread_constraints: tuple[Spread, ...] = Field(

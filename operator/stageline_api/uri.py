@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
-_FORMS = {
+# Of what follows the scheme: how it looks, in what RE2 reads as well, and how people write it.
+FORMS = {
     "hf": (r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?", "hf://owner/model or hf://owner/model@revision"),
     "pvc": (r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/\S*)?", "pvc://claim/folder"),
     "s3": (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/\S*)?", "s3://bucket/folder"),
-    "file": (r"(/|\.{1,2}/)[^\0\r\n]*", "file:///folder or file://./folder"),
+    "file": (r"(/|\.{1,2}/)[^\x00\r\n]*", "file:///folder or file://./folder"),
 }
 
 
@@ -18,13 +19,13 @@ def check_uri(uri: str) -> None:
     scheme, separator, rest = uri.partition("://")
     if not separator:
         raise ValueError(
-            f"has no scheme: {uri!r}; write where the checkpoint is, as {_one_of(_FORMS)}"
+            f"has no scheme: {uri!r}; write where the checkpoint is, as {_one_of(FORMS)}"
         )
-    if scheme not in _FORMS:
-        raise ValueError(f"has the unknown scheme {scheme}://; use {_one_of(_FORMS)}")
-    pattern, form = _FORMS[scheme]
+    if scheme not in FORMS:
+        raise ValueError(f"has the unknown scheme {scheme}://; use {_one_of(FORMS)}")
+    pattern, form = FORMS[scheme]
     climbs = scheme != "file" and ".." in rest.split("/")
-    if climbs or not re.fullmatch(pattern, rest):
+    if climbs or not re.fullmatch(pattern, rest, re.ASCII):
         raise ValueError(f"is not well formed: {uri!r}; write {form}")
 
 

@@ -76,22 +76,24 @@ def _relied_on(pod: Object, where: Patched) -> dict[str, Any]:
         **{f"label {name}": value for name, value in metadata["labels"].items()},
         **{f"spec.{name}": spec.get(name) for name in _OF_POD},
         **{f"{name} of container {where.container}": own.get(name) for name in _OF_CONTAINER},
-        **{f"{name} of container {where.container}": env.get(name) for name in _OF_ENV},
+        **{f"{name} of container {where.container}": env[name] for name in _OF_ENV if name in env},
     }
 
 
 def _shape(pod: Object) -> str:
     """What decides whether a pod is valid: neither its name nor what its stage is told."""
-    spec = {**pod["spec"], "hostname": "", "containers": []}
-    for each in pod["spec"].get("containers") or ():
-        env = [_without_text(entry) for entry in each.get("env") or ()]
-        spec["containers"].append({**each, "env": env})
+    spec = {**pod["spec"], "hostname": ""}
+    if isinstance(containers := spec.get("containers"), list):
+        spec["containers"] = [_without_document(each) for each in containers]
     whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": spec}
     return json.dumps(whole, sort_keys=True)
 
 
-def _without_text(entry: Any) -> Any:
-    return {**entry, "value": ""} if entry.get("name") == "STAGELINE_DOCUMENT" else entry
+def _without_document(container: Object) -> Object:
+    if not isinstance(env := container.get("env"), list):
+        return container
+    told = [entry for entry in env if entry["name"] != "STAGELINE_DOCUMENT"]
+    return {**container, "env": told}
 
 
 @lru_cache(maxsize=1024)  # a pipeline's stages differ in nothing of this, nor from hour to hour

@@ -70,7 +70,8 @@ def _of_profile(template: PodTemplate | None) -> PodTemplate | None:
     if template is None:
         return None
     spec = {name: value for name, value in template.spec.items() if name not in _STAGES_ONLY}
-    for each in template.spec.get("containers") or ():
+    containers = template.spec.get("containers")
+    for each in containers if isinstance(containers, list) else ():
         if isinstance(each, dict) and each.get("name") == "worker" and "$patch" not in each:
             mine = {name: value for name, value in each.items() if name in _OF_WORKER}
             spec["containers"] = [{**mine, "name": CONTAINER}]

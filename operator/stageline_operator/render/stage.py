@@ -126,7 +126,8 @@ def _spread(resource: Object, record: RevisionRecord, stage: int) -> list[Object
     labels = selector(resource, STAGE_COMPONENT)
     if record.spec.topology_spread_constraints:
         return [
-            {"labelSelector": {"matchLabels": labels}} | entry.model_dump(exclude_none=True)
+            {"labelSelector": {"matchLabels": labels}}
+            | entry.model_dump(mode="json", exclude_none=True)
             for entry in record.spec.topology_spread_constraints
         ]
     if stage != 0:

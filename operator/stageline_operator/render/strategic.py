@@ -115,7 +115,7 @@ def _merged_list(base: list[Any], patch: list[Any], keyed: Keyed, path: str) -> 
 
 
 def _key(entry: Map, keyed: Keyed, path: str) -> Any:
-    if keyed.key not in entry:
+    if not isinstance(entry.get(keyed.key), str | int):
         raise MergeError(f"{path} has an entry without {keyed.key}, by which they are merged")
     return entry[keyed.key]
 

@@ -1,0 +1,94 @@
+"""Every wrong manifest is refused with the words that say why, before any stage pod."""
+
+import base64
+import zlib
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stageline_api.manifest import ManifestError, read_manifest
+from stageline_api.rules import URI
+from stageline_operator.planning import planning
+from stageline_operator.render import RenderError, profile_pod
+from stageline_operator.settings import RenderSettings
+from support.profiles import dense
+from support.wrong_manifests import BASE, CHANGES, LATER, WRONG, manifest
+
+SETTINGS = RenderSettings()
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.what)
+def test_what_is_wrong_is_said(wrong):
+    with pytest.raises(ManifestError) as refused:
+        read_manifest(yaml.safe_dump(manifest(wrong.change)), "llama.yaml")
+    assert wrong.words in str(refused.value)
+    assert "\n" not in str(refused.value).replace("\nllama.yaml:", "")
+    assert len(str(refused.value)) < 700, "a user's own text fills the refusal"
+
+
+def test_there_are_a_hundred_of_them():
+    assert len({wrong.change for wrong in WRONG}) == len(WRONG) >= 100
+    assert read_manifest(BASE, "llama.yaml").metadata.name == "llama"
+
+
+def read(change):
+    deployment = read_manifest(yaml.safe_dump(manifest(change)), "llama.yaml")
+    resource = {
+        "apiVersion": deployment.api_version,
+        "kind": deployment.kind,
+        "metadata": {"name": "llama", "namespace": "default", "uid": "1"},
+    }
+    return resource, deployment
+
+
+def profiled(resource, deployment):
+    """The pod that has profiled its model, by name."""
+    pod = profile_pod(resource, deployment, SETTINGS)
+    packed = base64.b64encode(zlib.compress(dense().model_dump_json().encode())).decode()
+    ended = {"terminated": {"exitCode": 0, "message": packed}}
+    status = {"phase": "Succeeded", "containerStatuses": [{"name": "profile", "state": ended}]}
+    return {pod["metadata"]["name"]: {**pod, "status": status}}
+
+
+@pytest.mark.parametrize("later", LATER, ids=lambda later: later.what)
+def test_what_cannot_be_is_refused_before_a_stage_exists(later):
+    resource, deployment = read(later.change)
+    try:
+        pods = profiled(resource, deployment)
+    except RenderError:  # planning says the same again, as a refusal
+        pods = {}
+    made = planning(resource, deployment, [], pods, SETTINGS)
+    assert (made.record, made.refused) == (None, later.reason)
+    assert later.words in made.message
+
+
+def test_what_is_right_is_planned():
+    resource, deployment = read("spec: {pipeline: {stages: 2}}")
+    made = planning(resource, deployment, [], profiled(resource, deployment), SETTINGS)
+    assert made.record is not None, made.message
+    assert made.refused == ""
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.what)
+def test_what_may_never_change_has_a_rule(change):
+    before, after = (
+        manifest(text)["spec"]["model"]["uri"] for text in (change.before, change.after)
+    )
+    said = [refusal for rule in URI if (refusal := rule.refusal(after, before))]
+    assert len(said) == 1
+    assert change.words in said[0]
+    assert [rule.refusal(after) for rule in URI if rule.refusal(after)] == []
+
+
+@given(st.text(max_size=40), st.sampled_from(["hf", "pvc", "s3", "file", "http"]))
+def test_rules_and_models_agree_on_addresses(rest, scheme):
+    uri = f"{scheme}://{rest}"
+    by_rules = not any(rule.refusal(uri) for rule in URI)
+    try:
+        read_manifest(yaml.safe_dump({**manifest(), "spec": {"model": {"uri": uri}}}), "m.yaml")
+        by_models = True
+    except ManifestError:
+        by_models = False
+    assert by_rules == by_models
