@@ -241,53 +241,49 @@ def _none_to_tell_of(case: Case, kind: str) -> Verdict | None:
     return Verdict(kind, "Unknown", Reason.NOT_PLANNED, Reason.NOT_PLANNED.meaning)
 
 
+def _part(
+    kind: str, well: bool, good: Reason, waiting: Reason, words: str, worst: Problem | None
+) -> Verdict:
+    """A part of Ready: as it should be, or for which problem not, or merely not yet."""
+    if well:
+        return Verdict(kind, "True", good, words)
+    if worst is None:
+        return Verdict(kind, "False", waiting, words)
+    return Verdict(kind, "False", worst.reason, f"{words}; {worst.message}")
+
+
 def _stages_scheduled(case: Case) -> Verdict:
-    if nothing := _none_to_tell_of(case, "StagesScheduled"):
-        return nothing
+    kind = "StagesScheduled"
     stages = list(case.situation.kept_stages)
     placed = sum(stage.truth is not None and bool(stage.truth.node) for stage in stages)
     words = f"{placed} of {len(stages)} stages have a node"
-    if placed == len(stages):
-        return Verdict("StagesScheduled", "True", Reason.SCHEDULED, words)
-    worst = case.worst(_OF_SCHEDULING)
-    if worst is None:
-        return Verdict("StagesScheduled", "False", Reason.SCHEDULING, words)
-    return Verdict("StagesScheduled", "False", worst.reason, f"{words}; {worst.message}")
+    well, worst = placed == len(stages), case.worst(_OF_SCHEDULING)
+    part = _part(kind, well, Reason.SCHEDULED, Reason.SCHEDULING, words, worst)
+    return _none_to_tell_of(case, kind) or part
 
 
 def _model_loaded(case: Case) -> Verdict:
-    if nothing := _none_to_tell_of(case, "ModelLoaded"):
-        return nothing
+    kind = "ModelLoaded"
     stages = list(case.situation.kept_stages)
     loaded = sum(stage.loaded for stage in stages)
     words = f"{loaded} of {len(stages)} stages have their weights in memory"
-    worst = case.worst(_OF_STAGES)
-    if worst is None:
-        return Verdict("ModelLoaded", "True", Reason.LOADED, words)
-    return Verdict("ModelLoaded", "False", worst.reason, f"{words}; {worst.message}")
+    well, worst = loaded == len(stages), case.worst(_OF_STAGES)
+    part = _part(kind, well, Reason.LOADED, Reason.STAGE_STARTING, words, worst)
+    return _none_to_tell_of(case, kind) or part
 
 
 def _pipeline_connected(case: Case) -> Verdict:
-    if nothing := _none_to_tell_of(case, "PipelineConnected"):
-        return nothing
-    total = len(case.situation.kept)
+    kind, total = "PipelineConnected", len(case.situation.kept)
     words = f"a canary microbatch went round {case.ready} of {total} rings"
-    if case.ready == total:
-        return Verdict("PipelineConnected", "True", Reason.CONNECTED, words)
-    worst = case.worst(_OF_RINGS)
-    if worst is None:
-        return Verdict("PipelineConnected", "False", Reason.STAGES_NOT_LOADED, words)
-    return Verdict("PipelineConnected", "False", worst.reason, f"{words}; {worst.message}")
+    well, worst = case.ready == total, case.worst(_OF_RINGS)
+    part = _part(kind, well, Reason.CONNECTED, Reason.STAGES_NOT_LOADED, words, worst)
+    return _none_to_tell_of(case, kind) or part
 
 
 def _router_ready(case: Case) -> Verdict:
-    router = case.situation.router
+    kind, router = "RouterReady", case.situation.router
     if not router.exists and not case.revision:
-        return Verdict("RouterReady", "Unknown", Reason.NOT_PLANNED, Reason.NOT_PLANNED.meaning)
+        return Verdict(kind, "Unknown", Reason.NOT_PLANNED, Reason.NOT_PLANNED.meaning)
     words = f"{router.available} of {router.wanted} routers answer"
-    if router.available > 0:
-        return Verdict("RouterReady", "True", Reason.AVAILABLE, words)
-    worst = case.worst(_OF_ROUTERS)
-    if worst is None:
-        return Verdict("RouterReady", "False", Reason.ROUTER_STARTING, words)
-    return Verdict("RouterReady", "False", worst.reason, f"{words}; {worst.message}")
+    well, worst = router.available > 0, case.worst(_OF_ROUTERS)
+    return _part(kind, well, Reason.AVAILABLE, Reason.ROUTER_STARTING, words, worst)

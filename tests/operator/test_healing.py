@@ -150,9 +150,8 @@ def test_a_stuck_pod_is_freed_in_a_pipeline_that_leaves_too():
 
 
 def test_a_pipeline_that_leaves_is_not_healed():
-    healing = healed(evicted(), {ONE: Replaced(1, NOW)}, kept=keys("bbb", 0))
-    assert healing.replace == ()
-    assert healing.history == {}
+    assert healed(evicted(), kept=keys("bbb", 0)).replace == ()
+    assert healed(evicted(), {ONE: Replaced(1, NOW)}, kept=keys("bbb", 0)).history == {}
 
 
 def test_each_stage_has_a_budget_of_its_own():
