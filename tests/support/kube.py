@@ -1,6 +1,7 @@
-"""A real kube-apiserver with its etcd, for tests that must know what Kubernetes itself does.
+"""The two API servers on which the operator's tests run: our double, and Kubernetes' own.
 
-The binaries come from the folder that $KUBEBUILDER_ASSETS names, as setup-envtest lays it out.
+Kubernetes' own (kube-apiserver and etcd) comes from the folder that $KUBEBUILDER_ASSETS names, as
+setup-envtest lays it out; without it, tests on it are skipped.
 """
 
 import os
@@ -15,6 +16,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from stageline_local.apiserver import ApiServer
+
 ASSETS = os.environ.get("KUBEBUILDER_ASSETS", "")
 _START_SECONDS = 60.0
 
@@ -26,6 +29,18 @@ class Server:
     url: str
     token: str = ""
     ca_file: str = ""
+
+
+class DoubleServer:
+    """Our own API server, in a thread."""
+
+    def __init__(self, api: ApiServer) -> None:
+        self._api = api
+        self.server = Server(api.url)
+
+    def restart(self) -> None:
+        """Every connection breaks; what it holds is kept."""
+        self._api.restart()
 
 
 class RealServer:
@@ -50,10 +65,9 @@ class RealServer:
             command = ["openssl", "genrsa", "-out", str(self._folder / "key"), "2048"]
             subprocess.run(command, check=True, capture_output=True)
         self._run("etcd", self._etcd_arguments())
-        self.start_api()
+        self._start_api()
 
-    def start_api(self) -> None:
-        """The API server alone, again on its port; etcd has kept everything."""
+    def _start_api(self) -> None:
         self._run("kube-apiserver", self._api_arguments())
         deadline = time.monotonic() + _START_SECONDS
         while not self._ready():
@@ -61,9 +75,10 @@ class RealServer:
             assert time.monotonic() < deadline, f"no API server in time:\n{self._log()}"
             time.sleep(0.05)
 
-    def kill_api(self) -> None:
-        """The API server dies as under kill -9."""
+    def restart(self) -> None:
+        """The API server dies as under kill -9 and comes back; etcd has kept everything."""
         self._end(self._processes.pop(), signal.SIGKILL)
+        self._start_api()
 
     def stop(self) -> None:
         """Leave no process behind."""
