@@ -218,7 +218,7 @@ class Api:
         kind, node = target.kind, target.served.node
         found = names.problems(kind, new["metadata"])
         if kind.custom:
-            wrong = validation.problems(node, new)
+            wrong = validation.problems(node, new, old)
             found += wrong or list(cel.problems(node, new, old))
         else:
             found += rules.problems(kind, node, new, old)

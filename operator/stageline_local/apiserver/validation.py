@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
+from stageline_local.apiserver.cel.evaluation import go_pattern
 from stageline_local.apiserver.decoding import is_a
 from stageline_local.apiserver.errors import Problem, shown
 from stageline_local.apiserver.fieldsets import element
@@ -37,15 +37,17 @@ def defaulted(node: Node, value: Any) -> Any:
     return result
 
 
-def problems(node: Node, value: Any) -> list[Problem]:
-    """What is wrong with an object of a custom kind."""
-    found = list(_problems(node, value, ""))
+def problems(node: Node, value: Any, old: Any = None) -> list[Problem]:
+    """What is wrong with an object of a custom kind; what was so before is let be."""
+    found = list(_problems(node, value, old, ""))
     if any(problem.reason in _STOPS_RULES for problem in found):
         found.append(_WHOLE_NULL)
     return found
 
 
-def _problems(node: Node, value: Any, path: str) -> Iterator[Problem]:
+def _problems(node: Node, value: Any, old: Any, path: str) -> Iterator[Problem]:
+    if old is not None and value == old:
+        return
     if not is_a(node, value):
         kind = _type_of(value)
         message = f"{path} in body must be of type {node.type}"
@@ -58,8 +60,10 @@ def _problems(node: Node, value: Any, path: str) -> Iterator[Problem]:
         for name in node.raw.get("required", ()) if node.name != "ObjectMeta" else ():
             if name not in value:
                 yield Problem(_below(path, name), "Required value", "FieldValueRequired")
+        before = old if isinstance(old, dict) else {}
         for key, child in value.items():
-            yield from _problems(node.child(key), child, _below(path, key, node))
+            where = _below(path, key, node)
+            yield from _problems(node.child(key), child, before.get(key), where)
     elif isinstance(value, list):
         yield from _list_problems(node, value, path)
 
@@ -85,7 +89,7 @@ def _text_problems(node: Node, value: str, path: str) -> Iterator[Problem]:
     if (least := raw.get("minLength")) is not None and len(value) < least:
         message = f"{path} in body should be at least {least} chars long"
         yield Problem(path, f"Invalid value: {shown(value)}: {message}")
-    if (pattern := raw.get("pattern")) and not re.search(pattern, value):
+    if (pattern := raw.get("pattern")) and not go_pattern(pattern).search(value):
         message = f"{path} in body should match '{pattern}'"
         yield Problem(path, f"Invalid value: {shown(value)}: {message}")
     if raw.get("format") == "date-time" and not _is_time(value):
@@ -114,7 +118,7 @@ def _list_problems(node: Node, value: list[Any], path: str) -> Iterator[Problem]
         message = f"Too many: {count}: must have at most {most} items"
         yield Problem(path, message, "FieldValueTooMany")
     for place, item in enumerate(value):
-        yield from _problems(node.item(), item, f"{path}[{place}]")
+        yield from _problems(node.item(), item, None, f"{path}[{place}]")
     if (node.keys or node.is_set) and all(is_a(node.item(), item) for item in value):
         names = [element(node, item) for item in value]
         for place, name in enumerate(names):
