@@ -39,4 +39,5 @@ def last_line(text: str) -> str:
 
 def joined(*parts: str) -> str:
     """The parts that say anything, with a colon between them."""
-    return ": ".join(part.strip().rstrip(":") for part in parts if part.strip())
+    *first, last = [part.strip() for part in parts if part.strip()] or [""]
+    return ": ".join((*(part.rstrip(".:") for part in first), last))

@@ -41,8 +41,11 @@ def _is_news(before: Condition | None, now: Condition) -> bool:
 
 
 def _notice(condition: Condition) -> Notice:
-    kind = "Warning" if _is_bad(condition) else "Normal"
-    return Notice(kind, condition.reason, condition.message or condition.reason)
+    return Notice(
+        type="Warning" if _is_bad(condition) else "Normal",
+        reason=condition.reason,
+        note=condition.message or condition.reason,
+    )
 
 
 def _is_bad(condition: Condition) -> bool:

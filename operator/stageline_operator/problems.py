@@ -32,17 +32,14 @@ _BY_WORD: Final = {
     "NodeLost": Reason.STAGE_NODE_LOST,
 }
 _ADVICE: Final = {
-    Reason.STAGE_UNSCHEDULABLE: "add nodes that fit, or change spec.resources, nodeSelector or "
-    "tolerations",
-    Reason.STAGE_IMAGE_PULL: "check spec.image",
-    Reason.STAGE_CONFIG: "check the Secrets, ConfigMaps and volumes that the spec names",
-    Reason.STAGE_OUT_OF_MEMORY: "raise the memory in spec.resources.limits, or use more stages",
+    Reason.STAGE_UNSCHEDULABLE: "add nodes that fit, or change what {spec} asks of them",
+    Reason.STAGE_IMAGE_PULL: "check {spec}.image",
+    Reason.STAGE_CONFIG: "check the Secrets, ConfigMaps and volumes that {spec} names",
+    Reason.STAGE_OUT_OF_MEMORY: "raise the memory in {spec}.resources.limits",
     Reason.STAGE_CRASHED: "see its log with kubectl logs {pod} --previous",
-    Reason.STAGE_EVICTED: "it is replaced; give it requests that keep it on its node",
+    Reason.STAGE_EVICTED: "it is replaced; {spec}.resources.requests would keep it on its node",
     Reason.STAGE_NODE_LOST: "it is replaced once Kubernetes gives its node up; check the node",
     Reason.STAGE_FAILED: "see kubectl describe pod {pod}",
-    Reason.ROUTER_FAILED: "see kubectl describe pod {pod}",
-    Reason.PROFILE_FAILED: "check spec.model and see kubectl logs {pod}",
 }
 
 
@@ -90,7 +87,7 @@ def _of_spec(situation: Situation, planning: Planning, invalid: str) -> Iterator
     elif planning.record is None and situation.profile is not None:
         name, truth = situation.profile
         if truth.reason and not truth.deleting:
-            why = _why(truth, Reason.PROFILE_FAILED, name)
+            why = _why(truth, name)
             yield Problem(Reason.PROFILE_FAILED, f"the profile of the model (pod {name}): {why}")
         else:
             yield _profiling(f"pod {name}: {truth.message}" if truth.message else f"pod {name}")
@@ -147,8 +144,7 @@ def _of_stage(stage: Stage, entries: Mapping[PodKey, StageStatus]) -> Problem | 
     if truth.deleting:
         return Problem(Reason.STAGE_LEAVING, f"{stage.place}: {_words(truth)}")
     if truth.reason:
-        reason = stage_reason(truth)
-        return Problem(reason, f"{stage.place}: {_why(truth, reason, stage.pod_name)}")
+        return Problem(_reason(truth), f"{stage.place}: {_why(truth, stage.pod_name)}")
     if stage.heard is not None and stage.heard.state == "Failed":
         return Problem(Reason.STAGE_FAILED, f"{stage.place}: {stage.heard.error or 'it failed'}")
     return _unready(stage, truth, entries[stage.key])
@@ -160,11 +156,6 @@ def _unready(stage: Stage, truth: PodTruth, entry: StageStatus) -> Problem:
     done = f"{format_bytes(entry.bytes_loaded)} of {format_bytes(entry.bytes_total)}"
     words = f"{done} of its weights are loaded" if entry.bytes_total else "it loads its weights"
     return Problem(Reason.STAGE_LOADING, f"{stage.place}: {words}")
-
-
-def stage_reason(truth: PodTruth) -> Reason:
-    """Our word for what is wrong with a stage's pod."""
-    return _BY_WORD.get(truth.reason, Reason.STAGE_FAILED)
 
 
 def _of_pipeline(pipeline: Pipeline) -> Problem | None:
@@ -196,7 +187,7 @@ def _of_router(situation: Situation) -> Iterator[Problem]:
         return
     for name, truth in router.pods:
         if truth.reason and not truth.deleting:
-            why = _why(truth, Reason.ROUTER_FAILED, name)
+            why = _why(truth, name, "spec.router")
             yield Problem(Reason.ROUTER_FAILED, f"the router (pod {name}): {why}")
     if not router.settled:
         yield Problem(
@@ -206,9 +197,14 @@ def _of_router(situation: Situation) -> Iterator[Problem]:
         )
 
 
-def _why(truth: PodTruth, reason: Reason, pod: str) -> str:
-    return joined(_words(truth), _ADVICE[reason].format(pod=pod))
+def _why(truth: PodTruth, pod: str, spec: str = "spec") -> str:
+    """What is wrong with a pod, and what to do; `spec` is the part of the spec it is made from."""
+    return joined(_words(truth), _ADVICE[_reason(truth)].format(pod=pod, spec=spec))
 
 
 def _words(truth: PodTruth) -> str:
     return joined(truth.reason, truth.message)
+
+
+def _reason(truth: PodTruth) -> Reason:
+    return _BY_WORD.get(truth.reason, Reason.STAGE_FAILED)

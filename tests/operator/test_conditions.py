@@ -97,8 +97,8 @@ TABLE = {
     "the profile fails": Told(
         profiling(ready=False, container=crashing("no such model: meta/llama")),
         ("Ready=False ProfileFailed", "Reconciling=True Profiling", "Planned=False ProfileFailed"),
-        "(pod llama-profile-0): CrashLoopBackOff: exit code 1: no such model: meta/llama: check "
-        "spec.model",
+        "(pod llama-profile-0): CrashLoopBackOff: exit code 1: no such model: meta/llama: see "
+        "its log with kubectl logs llama-profile-0 --previous",
         Planning(),
     ),
     "the profile cannot be read": Told(
@@ -173,7 +173,7 @@ TABLE = {
             "PipelineConnected=False StagesNotLoaded",
         ),
         "pipeline 0 stage 1 (pod llama-aaa-0-1): Unschedulable: 0/3 nodes are available: 3 too "
-        "small.: add nodes that fit, or change spec.resources, nodeSelector or tolerations",
+        "small: add nodes that fit, or change what spec asks of them",
     ),
     "no image": Told(
         sick(pod(ONE, ready=False, container=waiting("ErrImagePull", "worker:1: not found"))),
@@ -187,7 +187,7 @@ TABLE = {
     "no Secret": Told(
         sick(pod(ONE, ready=False, container=waiting("CreateContainerConfigError", "no hf"))),
         ("Ready=False StageConfig",),
-        "check the Secrets, ConfigMaps and volumes that the spec names",
+        "check the Secrets, ConfigMaps and volumes that spec names",
     ),
     "out of memory": Told(
         sick(pod(ONE, ready=False, container=crashing("", 137, "OOMKilled"))),
@@ -264,7 +264,7 @@ TABLE = {
             router_pods={"r-0": pod(ready=False, container=waiting("ErrImagePull", "r:1: no"))},
         ),
         ("Ready=False RouterFailed", "RouterReady=False RouterFailed", "Reconciling=True Healing"),
-        "the router (pod r-0): ImagePullBackOff: r:1: no",
+        "the router (pod r-0): ImagePullBackOff: r:1: no: check spec.router.image",
     ),
     "one of two routers": Told(
         scene(A0, front=router(1, wanted=2)),
@@ -298,7 +298,7 @@ TABLE = {
             reports={},
         ),
         ("Ready=False StageUnschedulable",),
-        "tolerations (and 2 more)",
+        "what spec asks of them (and 2 more)",
     ),
     "budget spent": Told(
         sick(pod(ONE, ready=False, phase="Failed", reason="Evicted", message="low on memory")),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stageline_api.status import MAX_STAGE_ENTRIES, PipelineDeploymentStatus
@@ -37,6 +37,7 @@ from support.objects import (
 A0, A1 = keys("aaa", 0, 1)
 ONE = PodKey(*A0, 1)
 PLANNED = Planning(record("aaa"))
+REFUSED = Planning(refused="PlanRefused", message="it does not fit")
 
 
 class Life:
@@ -114,7 +115,7 @@ def test_what_is_zero_is_said_of_the_counts_that_people_look_for():
 
 def test_the_plan_of_what_serves_stands_while_there_is_none_of_the_spec():
     life = Life()
-    life.see(scene(A0), planning=Planning(refused="PlanRefused", message="no"))
+    life.see(scene(A0), planning=REFUSED)
     assert life.status["plan"]["revision"] == "aaa"
 
 
@@ -282,6 +283,60 @@ def test_a_status_can_be_read_back():
     assert parsed.stages[1].bytes_loaded == 300
 
 
+pods_found = st.sampled_from(
+    [
+        None,
+        pod(),
+        pod(ready=False),
+        pod(ready=False, container=crashing("no"), restarts=7),
+        pod(ready=False, container=waiting("ErrImagePull", "no")),
+        pod(ready=False, phase="Failed", reason="Evicted"),
+        pod(ready=False, node="", phase="Pending"),
+        pod(deleted=-500),
+    ]
+)
+workers = st.sampled_from(["Starting", "Loading", "Loaded", "Serving", "Draining", "Failed"])
+leaders = st.sampled_from(["Waiting", "Connecting", "Ready", "Draining"])
+
+
+@st.composite
+def scenes(draw):
+    """Any mixture of pipelines, pods, reports and routers."""
+    known = [PipelineKey(revision, index) for revision in ("aaa", "bbb") for index in (0, 1)]
+    kept = draw(st.lists(st.sampled_from(known), unique=True))
+    pods = {}
+    for key in known:
+        for stage in range(STAGES):
+            if (found := draw(pods_found)) is not None:
+                place = PodKey(*key, stage)
+                pods[place] = {**found, "metadata": {**found["metadata"], **pod(place)["metadata"]}}
+    told = draw(st.lists(st.sampled_from(known), unique=True))
+    reports = {
+        key: report(
+            key, draw(leaders), tuple(stage_report(n, state=draw(workers)) for n in range(STAGES))
+        )
+        for key in told
+    }
+    front = draw(st.sampled_from([{}, router(), router(0), router(1, 2)]))
+    found = resource(replicas=draw(st.integers(0, 3)))
+    return scene(*kept, pods=pods, reports=reports, front=front, found=found)
+
+
+@given(
+    scenes(), st.sampled_from([PLANNED, Planning(), Planning(refused="PlanRefused", message="x")])
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_seen_status_is_valid_and_written_once(found, planning):
+    life = Life()
+    assert life.see(found, planning=planning)
+    PipelineDeploymentStatus.model_validate(life.status)
+    assert life.see(found, planning=planning) is None
+    ready = life.condition("Ready")
+    assert (ready["status"] == "True") <= (
+        life.status["readyReplicas"] >= found.wanted > 0 and found.router.available > 0
+    )
+
+
 @given(st.floats(1e-7, 1e4), st.floats(0.8, 1.2))
 def test_a_time_has_two_digits_and_stays_while_it_is_about_the_same(seconds, factor):
     shown = shown_time(seconds, "")
@@ -442,7 +497,7 @@ def test_at_first_sight_only_what_is_wrong_is_told():
     life.see(scene(A0))
     assert life.told == []
     refused = Life()
-    refused.see(scene(A0), planning=Planning(refused="PlanRefused", message="it does not fit"))
+    refused.see(scene(A0), planning=REFUSED)
     assert {(notice.type, notice.reason) for notice in refused.told} == {
         ("Warning", "RolloutBlocked"), ("Warning", "PlanRefused"),
     }  # fmt: skip
