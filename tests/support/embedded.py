@@ -137,7 +137,7 @@ class Pods:
 
 def only(status):
     """The status of a pod's only container."""
-    (container_status,) = status.get("containerStatuses") or ({},)
+    (container_status,) = status.get("containerStatuses") or ({"restartCount": 0},)
     return container_status
 
 
