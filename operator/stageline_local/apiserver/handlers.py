@@ -124,7 +124,7 @@ class Handlers:
         ]
         page, meta = self._page(query, found)
         if _wants_table(request):
-            return _json({**tables.table(where.served, page), "metadata": meta})
+            return _json({**tables.table(where.served, page, _included(request)), "metadata": meta})
         if not kind.custom:  # as Kubernetes does: the list says it for all
             page = [_without_head(obj) for obj in page]
         head = {"kind": f"{kind.kind}List", "apiVersion": kind.api_version}
@@ -151,11 +151,11 @@ class Handlers:
         kind, query = where.served.kind, request.query
         matches = _matches(query, kind, where.name)
         seconds = query.get("timeoutSeconds", "")
-        as_table, served = _wants_table(request), where.served
+        as_table, served, included = _wants_table(request), where.served, _included(request)
 
         def show(obj: Object) -> Object:
             seen = events.served(kind, obj)
-            return tables.table(served, [seen]) if as_table else seen
+            return tables.table(served, [seen], included) if as_table else seen
 
         watch = watching.Watch(
             kind,
@@ -256,7 +256,7 @@ class Handlers:
     ) -> web.Response:
         shown = events.served(where.served.kind, obj)
         if _wants_table(request):
-            shown = tables.table(where.served, [shown])
+            shown = tables.table(where.served, [shown], _included(request))
         response = _json(shown, status)
         for warning in options.warnings:
             response.headers.add("Warning", f"299 - {json.dumps(warning)}")
@@ -345,6 +345,10 @@ async def _body(request: web.Request) -> Any:
 
 def _wants_table(request: web.Request) -> bool:
     return "as=Table" in request.headers.get("Accept", "")
+
+
+def _included(request: web.Request) -> str:
+    return request.query.get("includeObject", "")
 
 
 def _without_head(obj: Object) -> Object:

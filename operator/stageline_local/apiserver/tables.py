@@ -32,8 +32,10 @@ class Layout(NamedTuple):
     cells: Cells
 
 
-def table(served: Served, objects: Sequence[Object], now: datetime | None = None) -> Object:
-    """The Table of these objects."""
+def table(
+    served: Served, objects: Sequence[Object], include: str = "", now: datetime | None = None
+) -> Object:
+    """The Table of these objects; `include` says how much of each: Object, None or its metadata."""
     moment = now or datetime.now(UTC)
     layout = _custom(served.declared) if served.kind.custom else _layout(served.kind.plural)
     columns = (Column("Name", format="name"), *layout.columns)
@@ -52,10 +54,23 @@ def table(served: Served, objects: Sequence[Object], now: datetime | None = None
             for column in columns
         ],
         "rows": [
-            {"cells": [obj["metadata"]["name"], *layout.cells(obj, moment)], "object": obj}
+            {
+                "cells": [obj["metadata"]["name"], *layout.cells(obj, moment)],
+                "object": _included(obj, include),
+            }
             for obj in objects
         ],
     }
+
+
+def _included(obj: Object, include: str) -> Object | None:
+    match include:
+        case "Object":
+            return obj
+        case "None":
+            return None
+    head = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
+    return {**head, "metadata": obj["metadata"]}
 
 
 def age(text: str | None, now: datetime) -> str:
