@@ -132,6 +132,12 @@ def conditions(
     return tuple(_timed(one, previous.get(one.type), generation, now) for one in verdicts)
 
 
+def is_bad(condition: Condition) -> bool:
+    """Something is wrong, as opposed to not done yet."""
+    reason = next((one for one in Reason if one == condition.reason), None)
+    return reason is not None and (reason.hard or reason is Reason.ROLLOUT_BLOCKED)
+
+
 def _timed(verdict: Verdict, before: Condition | None, generation: int, now: datetime) -> Condition:
     same = before is not None and before.status == verdict.status
     return Condition(

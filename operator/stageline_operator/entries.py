@@ -114,6 +114,4 @@ def _message(stage: Stage) -> str:
     truth = stage.truth
     if truth is not None and truth.reason:
         return clean(joined(truth.reason, truth.message))
-    if stage.heard is not None and stage.heard.error:
-        return clean(stage.heard.error)
-    return truth.message if truth is not None and stage.state == "Pending" else ""
+    return clean(stage.heard.error) if stage.heard is not None else ""

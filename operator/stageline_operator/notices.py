@@ -9,9 +9,9 @@ whatever goes wrong, once for each reason.
 from __future__ import annotations
 
 from stageline_api.status import Condition
+from stageline_operator.conditions import is_bad
 from stageline_operator.decision import Notice
 from stageline_operator.kinds import Object
-from stageline_operator.reasons import Reason
 from stageline_operator.status import read_status
 
 
@@ -27,31 +27,25 @@ def notices(previous: Object, new: Object) -> tuple[Notice, ...]:
 
 def _is_news(before: Condition | None, now: Condition) -> bool:
     if before is None:
-        return _is_bad(now)
+        return is_bad(now)
     if (before.status, before.reason) == (now.status, now.reason):
         return False
     flipped = before.status != now.status
     match now.type:
         case "Ready":
-            return "True" in (before.status, now.status) or _is_bad(now)
+            return "True" in (before.status, now.status) or is_bad(now)
         case "Planned" | "Stalled":
             return flipped
         case _:
-            return flipped and _is_bad(now)
+            return flipped and is_bad(now)
 
 
 def _notice(condition: Condition) -> Notice:
     return Notice(
-        type="Warning" if _is_bad(condition) else "Normal",
+        type="Warning" if is_bad(condition) else "Normal",
         reason=condition.reason,
         note=condition.message or condition.reason,
     )
-
-
-def _is_bad(condition: Condition) -> bool:
-    """Something went wrong, as opposed to not being done yet."""
-    reason = next((one for one in Reason if one == condition.reason), None)
-    return reason is not None and (reason.hard or reason is Reason.ROLLOUT_BLOCKED)
 
 
 def _conditions(status: Object) -> tuple[Condition, ...]:

@@ -84,23 +84,24 @@ def _of_spec(situation: Situation, planning: Planning, invalid: str) -> Iterator
         yield Problem(_refusal(planning.refused), planning.message)
     elif planning.message:
         yield Problem(Reason.PROFILE_UNREADABLE, planning.message)
-    elif planning.record is None and situation.profile is not None:
+    elif planning.record is None:
+        yield _of_profile(situation, planning)
+
+
+def _of_profile(situation: Situation, planning: Planning) -> Problem:
+    wished = planning.profile_pod
+    name = wished["metadata"]["name"] if wished is not None else "to be made"
+    if situation.profile is not None:
         name, truth = situation.profile
         if truth.reason and not truth.deleting:
-            why = _why(truth, name)
-            yield Problem(Reason.PROFILE_FAILED, f"the profile of the model (pod {name}): {why}")
-        else:
-            yield _profiling(f"pod {name}: {truth.message}" if truth.message else f"pod {name}")
-    elif planning.record is None:
-        yield _profiling("its pod is being made")
+            words = f"the profile of the model (pod {name}): {_why(truth, name)}"
+            return Problem(Reason.PROFILE_FAILED, words)
+    words = f"the model's sizes are being read before it is cut (pod {name})"
+    return Problem(Reason.PROFILING, words)
 
 
 def _refusal(word: str) -> Reason:
     return next((reason for reason in Reason if reason == word), Reason.PLAN_REFUSED)
-
-
-def _profiling(where: str) -> Problem:
-    return Problem(Reason.PROFILING, f"the model's sizes are being read before it is cut ({where})")
 
 
 def _of_children(situation: Situation) -> Iterator[Problem]:

@@ -1,8 +1,10 @@
 """The status of a resource: the conditions, the stages, and when it is worth a write. Pure.
 
 Three rules keep it quiet. What is equal is not written. Measured numbers are shown in steps
-(entries.py). And a status that differs in nothing but numbers is written at most every 5 seconds,
-for which `measuredAt` has the time of the last such write: it moves only with it.
+(entries.py). And a status that differs in details alone is written at most every 5 seconds, for
+which `measuredAt` has the time of the last such write: it moves only with it. Details are numbers,
+how far a stage that has not failed is on its way, and the words of conditions behind which nothing
+is wrong; whatever else moves is written at once, and takes the details along.
 
 A rollout or a repair that does not come further for rollout.progressDeadline is stalled.
 `progressedAt` has the last step that it came further: a stage got a node, loaded more, or became
@@ -28,7 +30,7 @@ from stageline_api.status import (
     StageState,
     StageStatus,
 )
-from stageline_operator.conditions import Case, conditions
+from stageline_operator.conditions import Case, conditions, is_bad
 from stageline_operator.entries import EntryKey, bounded, stage_entries
 from stageline_operator.healing import Healing, Replaced
 from stageline_operator.kinds import Object
@@ -40,8 +42,8 @@ from stageline_operator.reasons import Reason
 from stageline_operator.situation import Situation
 from stageline_operator.times import from_rfc3339, rfc3339
 
-NUMBERS_APART: Final = timedelta(seconds=5)
-"""Between two writes that move nothing but numbers."""
+DETAILS_APART: Final = timedelta(seconds=5)
+"""Between two writes that move nothing but details."""
 _RESTARTS_THAT_COUNT: Final = 1
 """A stage that was restarted more often comes no further by starting once more."""
 _STEPS: Final[Mapping[StageState, int]] = {
@@ -224,8 +226,8 @@ def _worth_writing(
     again = left.total_seconds() if left is not None else None
     if _same(before, after):
         return StatusUpdate(None, again)
-    if _same(_without_numbers(before), _without_numbers(after)):
-        wait = _until_numbers(before, now).total_seconds()
+    if _same(_without_details(before), _without_details(after)):
+        wait = _until_details(before, now).total_seconds()
         if wait > 0:
             again = wait if again is None else min(wait, again)
             return StatusUpdate(None, again)
@@ -233,10 +235,10 @@ def _worth_writing(
     return StatusUpdate(_dumped(after), again)
 
 
-def _until_numbers(before: PipelineDeploymentStatus, now: datetime) -> timedelta:
+def _until_details(before: PipelineDeploymentStatus, now: datetime) -> timedelta:
     if before.measured_at is None:
         return timedelta()
-    return min(from_rfc3339(before.measured_at) + NUMBERS_APART - now, NUMBERS_APART)
+    return min(from_rfc3339(before.measured_at) + DETAILS_APART - now, DETAILS_APART)
 
 
 def _same(before: PipelineDeploymentStatus, after: PipelineDeploymentStatus) -> bool:
@@ -246,14 +248,22 @@ def _same(before: PipelineDeploymentStatus, after: PipelineDeploymentStatus) -> 
     return before.model_copy(update={"conditions": mine}) == after
 
 
-def _without_numbers(whole: PipelineDeploymentStatus) -> PipelineDeploymentStatus:
-    still = {"bytes_loaded": 0, "compute_milliseconds": "", "hop_milliseconds": ""}
+def _without_details(whole: PipelineDeploymentStatus) -> PipelineDeploymentStatus:
     stages = (
-        entry.model_copy(update={**still, "message": _NUMBER.sub("#", entry.message)})
+        StageStatus(
+            pipeline=entry.pipeline,
+            stage=entry.stage,
+            state="Failed" if entry.state == "Failed" else "Pending",
+            restarts=entry.restarts,
+            replacements=entry.replacements,
+            message=_NUMBER.sub("#", entry.message),
+        )
         for entry in whole.stages
     )
     told = (
-        condition.model_copy(update={"message": _NUMBER.sub("#", condition.message)})
+        condition.model_copy(
+            update={"message": _NUMBER.sub("#", condition.message) if is_bad(condition) else ""}
+        )
         for condition in whole.conditions
     )
     update = {

@@ -261,6 +261,27 @@ def test_fast_loading_of_many_stages_is_told_every_five_seconds_at_most():
     assert life.writes <= 2 + 60 / 5
 
 
+def test_how_far_many_stages_are_is_told_every_five_seconds_at_most():
+    life, found = Life(), pods_of(A0)
+    life.see(scene(A0, pods={}, reports={}), 0)
+    for second, key in enumerate(found):
+        found[key] = pod(key, ready=False, phase="Pending", container=waiting("ContainerCreating"))
+        life.see(scene(A0, pods=dict(list(found.items())[: second + 1]), reports={}), second)
+    assert [stage["state"] for stage in life.status["stages"]] == ["Pending"] * STAGES
+    assert life.writes == 3, "the first sight, the first detail, and that all are scheduled"
+
+
+def test_a_stage_that_fails_is_told_at_once():
+    life = Life()
+    life.see(loading(loaded=1), 0)
+    life.see(loading(loaded=100), 1)
+    found = loading(loaded=150)
+    assert life.see(found, 2) is None
+    crashed = pods_of(A0) | {ONE: pod(ONE, ready=False, container=crashing("bang"))}
+    assert life.see(scene(A0, pods=crashed, reports={}), 2)
+    assert life.stage(1)["state"] == "Failed"
+
+
 def test_conditions_of_others_are_left_to_them():
     life = Life()
     life.see(scene(A0))
