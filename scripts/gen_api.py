@@ -46,7 +46,14 @@ def page() -> str:
 def definition() -> str:
     """The CustomResourceDefinition as YAML."""
     head = "# Generated from operator/stageline_api by scripts/gen_api.py; do not edit.\n"
-    return head + yaml.safe_dump(crd(), sort_keys=False, width=100)
+    return head + yaml.dump(crd(), Dumper=_Plain, sort_keys=False, width=100)
+
+
+class _Plain(yaml.SafeDumper):
+    """What stands in two places is written twice, not pointed at."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def parts(part: Schema, defs: dict[str, Schema], path: str) -> Iterator[tuple[str, Schema]]:

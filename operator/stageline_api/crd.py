@@ -113,8 +113,7 @@ def _structural(node: Schema, defs: dict[str, Schema]) -> Schema:
         del node["additionalProperties"]
     if "x-sentence" in node:
         rule = rules.number_or_matches if "anyOf" in node else rules.matches
-        made = rule(node.pop("pattern"), node.pop("x-sentence"))
-        node["x-kubernetes-validations"] = [made.schema()]
+        node["x-kubernetes-validations"] = rule(node.pop("pattern"), node.pop("x-sentence"))
     if "exclusiveMaximum" in node:  # OpenAPI 3.0 has a flag where JSON Schema has a number
         node["maximum"] = node.pop("exclusiveMaximum") - 1
     for key in ("items", "additionalProperties"):
@@ -131,7 +130,7 @@ def _ruled(node: Schema, path: str) -> Schema:
     """`node` with the rules of its parts."""
     node = dict(node)
     if path in _RULES:
-        node["x-kubernetes-validations"] = [rule.schema() for rule in _RULES[path]]
+        node["x-kubernetes-validations"] = _RULES[path]
     if "properties" in node:
         inside = node["properties"].items()
         node["properties"] = {name: _ruled(child, f"{path}.{name}") for name, child in inside}

@@ -1,7 +1,7 @@
 """The small documents that whoever runs a pipeline hands to a stage and to a router.
 
-`stageline up` writes them as JSON files, the operator as ConfigMaps. Worker and router know
-nothing else of the resource.
+The operator puts a stage's into its pod's environment and the router's into a ConfigMap. Worker
+and router know nothing else of the resource.
 """
 
 from __future__ import annotations

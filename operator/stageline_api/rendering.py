@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from stageline_api.documents import PipelineAddress, RouterDocument, StageDocument
 from stageline_api.plan import Plan
+from stageline_api.pods import PodTemplate
 from stageline_api.quantity import parse_duration
 from stageline_api.resource import PipelineDeployment
 from stageline_api.spec import PipelineDeploymentSpec
 
 REVISION_LENGTH = 10
+GRACE_SECONDS = 30
+_LAST_SECONDS = 5.0
 
 
 class RenderError(Exception):
@@ -26,13 +29,7 @@ class RenderError(Exception):
         """One word, for a condition."""
 
 
-def pipeline_names(deployment: PipelineDeployment) -> tuple[str, ...]:
-    """The name of each pipeline: llama-0, llama-1, ..."""
-    name = deployment.metadata.name
-    return tuple(f"{name}-{index}" for index in range(deployment.spec.replicas))
-
-
-def revision(deployment: PipelineDeployment, plan: Plan, image: str = "") -> str:
+def revision(deployment: PipelineDeployment, plan: Plan, image: str) -> str:
     """Equal as long as running stages are what the spec and the worker's `image` ask for.
 
     How many pipelines there are, and what only the router does, can change without it; so can
@@ -61,32 +58,6 @@ _OF_NO_STAGE: dict[str, Any] = {
     "resources": {"device_memory"},
     "stage_overrides": {"__all__": {"speed_percent": True, "resources": {"device_memory"}}},
 }
-
-
-def stage_documents(
-    deployment: PipelineDeployment,
-    plan: Plan,
-    pipeline: str,
-    addresses: Sequence[str],
-    listen: Sequence[str] | None = None,
-) -> tuple[StageDocument, ...]:
-    """One document for each stage of `pipeline`.
-
-    `addresses` has the host:port where each stage is found, `listen` the one that it binds where
-    that is another. RenderError when the spec asks for a transport that is not there.
-    """
-    ring = Ring(
-        model=deployment.metadata.name,
-        pipeline=pipeline,
-        revision=revision(deployment, plan),
-        uri=plan.uri,
-        addresses=tuple(addresses),
-    )
-    bound = addresses if listen is None else listen
-    return tuple(
-        stage_document(deployment.spec, plan, ring, stage, bound[stage])
-        for stage in range(len(addresses))
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +103,17 @@ def stage_document(
 
 
 def router_document(
-    deployment: PipelineDeployment,
-    plan: Plan,
-    listen: str,
-    leaders: Mapping[str, str],
-    uri: str | None = None,
+    deployment: PipelineDeployment, uri: str, listen: str, leaders: Mapping[str, str]
 ) -> RouterDocument:
-    """The router's document; `leaders` has the host:port of stage 0 of each pipeline by name.
+    """The router's document.
 
-    `uri` says where the router finds the checkpoint, where that is not the plan's.
+    `uri` is where the router finds the checkpoint; `leaders` has the host:port of stage 0 of each
+    pipeline by name.
     """
     spec = deployment.spec
     return RouterDocument(
         model=deployment.metadata.name,
-        uri=plan.uri if uri is None else uri,
+        uri=uri,
         listen=listen,
         pipelines=tuple(
             PipelineAddress(name=name, leader=leader) for name, leader in leaders.items()
@@ -153,4 +121,16 @@ def router_document(
         max_batch_size=spec.batching.max_batch_size,
         max_delay_milliseconds=parse_duration(spec.batching.max_delay),
         max_queue=spec.router.max_queue,
+        drain_seconds=drain_seconds(spec.router.pod_template),
     )
+
+
+def drain_seconds(*templates: PodTemplate | None) -> float:
+    """For what was accepted, once a pod is told to stop: its grace, less what follows the last
+    answer. The last of `templates` that sets the grace decides.
+    """
+    grace = GRACE_SECONDS
+    for template in templates:
+        asked = template.spec.get("terminationGracePeriodSeconds") if template else None
+        grace = asked if isinstance(asked, int) else grace
+    return max(grace - _LAST_SECONDS, 0.0)

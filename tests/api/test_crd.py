@@ -92,6 +92,24 @@ def test_it_fits_the_annotation_of_client_side_apply():
     assert len(json.dumps(crd())) < 60 << 10
 
 
+def test_kubectl_get_shows_what_a_user_looks_for():
+    (version,) = crd()["spec"]["versions"]
+    columns = {each["name"]: each for each in version["additionalPrinterColumns"]}
+    always = [name for name, column in columns.items() if not column.get("priority")]
+    assert always == ["Ready", "Stages", "Pipelines", "Updated", "Reason", "Age"]
+    fields = schema()["properties"]["status"]["properties"]
+    for name in ("Stages", "Pipelines", "Updated"):
+        assert columns[name]["jsonPath"].removeprefix(".status.") in fields
+    assert crd()["spec"]["names"]["shortNames"] == ["pld"]
+
+
+@pytest.mark.parametrize("path", PARTS)
+def test_every_rule_says_what_to_do(path):
+    for rule in PARTS[path].get("x-kubernetes-validations", ()):
+        assert len(rule["message"]) > 20, f"{path}: {rule['rule']} says nothing"
+        assert "pattern" not in PARTS[path], f"{path} answers with its pattern as well"
+
+
 def test_kubectl_scale_and_get_know_where_to_look():
     (version,) = crd()["spec"]["versions"]
     assert version["subresources"]["scale"]["specReplicasPath"] == ".spec.replicas"

@@ -5,13 +5,14 @@ import pytest
 from stageline_api.manifest import read_manifest
 from stageline_api.plan import plan
 from stageline_api.plan_request import Device, offered_bytes, plan_request
-from stageline_api.pods import Resources
+from stageline_api.pods import PodTemplate, Resources
 from stageline_api.rendering import (
     RenderError,
-    pipeline_names,
+    Ring,
+    drain_seconds,
     revision,
     router_document,
-    stage_documents,
+    stage_document,
 )
 from support.profiles import dense
 
@@ -35,18 +36,18 @@ def planned(deployment):
     return plan(dense(5), plan_request(deployment))
 
 
+RING = Ring("llama", "llama-1", "abc", "file:///inside", ADDRESSES)
+
+
 def documents(more=""):
     deployment = deployed(more)
-    return stage_documents(deployment, planned(deployment), "llama-1", ADDRESSES)
+    made = planned(deployment)
+    return [stage_document(deployment.spec, made, RING, stage, "h:7") for stage in (0, 1)]
 
 
 def revised(more="", old="", new=""):
     deployment = read_manifest((MANIFEST + more).replace(old, new), "llama.yaml")
-    return revision(deployment, planned(deployment))
-
-
-def test_pipelines_are_named_after_the_deployment():
-    assert pipeline_names(deployed()) == ("llama-0", "llama-1")
+    return revision(deployment, planned(deployment), "worker:1")
 
 
 def test_every_stage_is_told_what_it_must_know():
@@ -54,8 +55,9 @@ def test_every_stage_is_told_what_it_must_know():
     first, last = documents()
     assert (first.stage, first.layers, last.stage, last.layers) == (0, (0, 3), 1, (3, 5))
     assert (first.next, last.next, last.leader) == ("b:2", "a:1", "a:1")
-    assert (first.listen, last.listen) == ADDRESSES
-    assert (first.model, first.pipeline, first.uri) == ("llama", "llama-1", "hf://a/b")
+    assert (first.listen, first.addresses) == ("h:7", ADDRESSES)
+    assert (first.model, first.pipeline, first.revision) == ("llama", "llama-1", "abc")
+    assert first.uri == "file:///inside", "a stage finds the model where its pod has it"
     assert (first.plan_hash, first.dtype) == (made.plan_hash, "bfloat16")
     assert (first.max_model_len, first.max_sequences, first.prefill_chunk) == (8192, 16, 512)
 
@@ -67,20 +69,26 @@ def test_what_the_spec_sets_reaches_the_stages():
     assert (first.max_sequences, first.prefill_chunk, first.max_waiting) == (3, 7, 9)
 
 
-def test_a_stage_may_listen_elsewhere_than_it_is_found():
-    deployment = deployed()
-    listen = ("0.0.0.0:9000", "0.0.0.0:9000")
-    made = stage_documents(deployment, planned(deployment), "llama-0", ADDRESSES, listen)
-    assert [document.listen for document in made] == list(listen)
-    assert {document.addresses for document in made} == {ADDRESSES}
-
-
 def test_the_router_is_told_where_the_pipelines_are():
     deployment = deployed("  batching: {maxBatchSize: 4, maxDelay: 500us}\n")
-    made = router_document(deployment, planned(deployment), "h:8001", {"llama-0": "a:1"})
+    made = router_document(deployment, "file:///inside", "h:8001", {"llama-0": "a:1"})
     assert [(pipeline.name, pipeline.leader) for pipeline in made.pipelines] == [("llama-0", "a:1")]
-    assert (made.model, made.uri, made.listen) == ("llama", "hf://a/b", "h:8001")
+    assert (made.model, made.uri, made.listen) == ("llama", "file:///inside", "h:8001")
     assert (made.max_batch_size, made.max_delay_milliseconds, made.max_queue) == (4, 0.5, 1024)
+    assert made.drain_seconds == 25
+
+
+@pytest.mark.parametrize(
+    ("graces", "seconds"),
+    [([], 25), ([None], 25), ([600], 595), ([600, 60], 55), ([600, None], 595), ([3], 0)],
+)
+def test_a_pod_drains_for_as_long_as_its_grace_allows(graces, seconds):
+    templates = [
+        None if grace is None
+        else PodTemplate.model_validate({"spec": {"terminationGracePeriodSeconds": grace}})
+        for grace in graces
+    ]  # fmt: skip
+    assert drain_seconds(*templates) == seconds
 
 
 def test_a_transport_that_is_not_there_is_refused():
@@ -88,7 +96,7 @@ def test_a_transport_that_is_not_there_is_refused():
     deployment = read_manifest(text, "llama.yaml")
     made = planned(deployment)
     with pytest.raises(RenderError) as refused:
-        stage_documents(deployment, made, "llama-0", ADDRESSES)
+        stage_document(deployment.spec, made, RING, 0, "h:7")
     assert str(refused.value) == (
         "spec.pipeline.transport collective of llama is not in this version: use auto or grpc"
     )

@@ -5,16 +5,13 @@ import zlib
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stageline_api.manifest import ManifestError, read_manifest
-from stageline_api.rules import URI
 from stageline_operator.planning import planning
 from stageline_operator.render import RenderError, profile_pod
 from stageline_operator.settings import RenderSettings
 from support.profiles import dense
-from support.wrong_manifests import BASE, CHANGES, LATER, WRONG, manifest
+from support.wrong_manifests import BASE, LATER, WRONG, manifest
 
 SETTINGS = RenderSettings()
 
@@ -69,26 +66,3 @@ def test_what_is_right_is_planned():
     made = planning(resource, deployment, [], profiled(resource, deployment), SETTINGS)
     assert made.record is not None, made.message
     assert made.refused == ""
-
-
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.what)
-def test_what_may_never_change_has_a_rule(change):
-    before, after = (
-        manifest(text)["spec"]["model"]["uri"] for text in (change.before, change.after)
-    )
-    said = [refusal for rule in URI if (refusal := rule.refusal(after, before))]
-    assert len(said) == 1
-    assert change.words in said[0]
-    assert [rule.refusal(after) for rule in URI if rule.refusal(after)] == []
-
-
-@given(st.text(max_size=40), st.sampled_from(["hf", "pvc", "s3", "file", "http"]))
-def test_rules_and_models_agree_on_addresses(rest, scheme):
-    uri = f"{scheme}://{rest}"
-    by_rules = not any(rule.refusal(uri) for rule in URI)
-    try:
-        read_manifest(yaml.safe_dump({**manifest(), "spec": {"model": {"uri": uri}}}), "m.yaml")
-        by_models = True
-    except ManifestError:
-        by_models = False
-    assert by_rules == by_models

@@ -34,9 +34,9 @@ class Wrong:
 
     @property
     def field(self) -> str:
-        """The field that every refusal must name."""
+        """The field that every refusal must name, as far as all name it alike."""
         (name,) = re.findall(r"^(?:a name in )?(?:metadata\.)?([\w.]+)", self.words)
-        return str(name)
+        return re.sub(r"\.(limits|requests|nodeSelector|labels)\.\w+$", r".\1", name)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from stageline_api.pods import ContainerResources
+from stageline_api.rendering import GRACE_SECONDS
 from stageline_api.spec import PipelineDeploymentSpec
 from stageline_operator import names
 from stageline_operator.kinds import Object
 from stageline_operator.render.metadata import owner
 from stageline_operator.render.source import Source
 
-GRACE_SECONDS = 30
-DRAIN_MARGIN_SECONDS = 5  # of the grace, for what follows the last answer
 TERMINATION_LOG = "/dev/termination-log"
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _SCRATCH = "/tmp"

@@ -92,16 +92,14 @@ def router_config(
     settings: RenderSettings,
 ) -> Object:
     """The routers' document, which lists the pipelines that are kept: the record of intent."""
-    port = deployment.spec.router.port
     document = router_document(
         deployment,
-        record.plan,
-        f"0.0.0.0:{port}",
+        model_source(owner(resource), record.spec.model, settings).uri,
+        f"0.0.0.0:{deployment.spec.router.port}",
         {
             names.pipeline_name(owner(resource), key): leader_address(resource, key, settings)
             for key in kept
         },
-        model_source(owner(resource), record.spec.model, settings).uri,
     )
     return child(
         resource,

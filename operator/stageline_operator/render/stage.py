@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stageline_api.rendering import Ring, stage_document
+from stageline_api.rendering import Ring, drain_seconds, stage_document
 from stageline_operator import names
 from stageline_operator.kinds import POD, Object
 from stageline_operator.labels import PIPELINE, REVISION, STAGE, STAGE_COMPONENT, common
@@ -86,11 +86,17 @@ def _container(
             pods.pod_ip(),
             {"name": "STAGELINE_DOCUMENT", "value": document},
             {"name": "STAGELINE_TERMINATION_LOG", "value": pods.TERMINATION_LOG},
+            {"name": "STAGELINE_GRACE_SECONDS", "value": f"{_grace(record, key.stage):g}"},
         ),
         ports=[{"name": "grpc", "containerPort": PORT}],
         resources=pods.resources(record.spec.resources_of(key.stage)),
         **pods.probes(PORT, "stage"),
     )
+
+
+def _grace(record: RevisionRecord, stage: int) -> float:
+    override = record.spec.override(stage)
+    return drain_seconds(record.spec.pod_template, override.pod_template if override else None)
 
 
 def _document(

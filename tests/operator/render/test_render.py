@@ -286,6 +286,15 @@ def test_a_node_that_is_away_is_waited_for_a_minute_unless_the_spec_says_otherwi
     assert waits == {"node.kubernetes.io/unreachable": None, "node.kubernetes.io/not-ready": 60}
 
 
+def test_a_stage_may_drain_for_as_long_as_its_pod_may_take_to_end():
+    long = "{spec: {terminationGracePeriodSeconds: 600}}"
+    made = rendered(f"{{podTemplate: {long}, router: {{podTemplate: {long}}}}}")
+    assert made.stage()["spec"]["terminationGracePeriodSeconds"] == 600
+    assert env(made.worker())["STAGELINE_GRACE_SECONDS"] == "595"
+    assert document(made).drain_seconds == 595
+    assert env(rendered().worker())["STAGELINE_GRACE_SECONDS"] == "25"
+
+
 def test_leaders_are_spread_over_hosts_unless_the_spec_says_otherwise():
     made = rendered("{pipeline: {stages: 2}}")
     (spread,) = made.stage(0)["spec"]["topologySpreadConstraints"]
