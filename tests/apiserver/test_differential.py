@@ -390,6 +390,7 @@ def test_the_same_requests_have_the_same_answers(real, name):
             if theirs.code != mine.code or normal(theirs.body) != normal(mine.body):
                 differences.append((step[:3], theirs, mine))
     assert not differences, "\n\n".join(
-        f"{step}\n  real {theirs.code}: {normal(theirs.body)}\n  ours {mine.code}: {normal(mine.body)}"
+        f"{step}\n  real {theirs.code}: {normal(theirs.body)}\n"
+        f"  ours {mine.code}: {normal(mine.body)}"
         for step, theirs, mine in differences
     )

@@ -233,7 +233,8 @@ def _merge_lists(node: Node, live: list[Any], config: list[Any]) -> list[Any]:
 def pruned(node: Node, value: Any, before: Paths, kept: Paths) -> Any:
     """`value` without what was said `before` and is not `kept` by anyone."""
     around = {path[:depth] for path in kept for depth in range(1, len(path) + 1)}
-    return _take_out(node, value, named_ancestors(node, before) - around, ())
+    gone = named_ancestors(node, before) - around - _NOBODYS
+    return _take_out(node, value, gone, ())
 
 
 def _take_out(node: Node, value: Any, gone: Paths, path: tuple[str, ...]) -> Any:

@@ -22,7 +22,7 @@ def json_patch(value: Any, patch: Any) -> Any:
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException):
         sentence = "the server rejected our request due to an error in our request"
         raise Refusal(422, "Invalid", sentence, {}) from None
-    except (TypeError, KeyError, AttributeError):
+    except (TypeError, KeyError, AttributeError, ValueError):
         raise bad_request("error decoding patch: a JSON patch is a list of operations") from None
 
 
