@@ -8,7 +8,9 @@ annotations or a finalizer into the user's object.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import kopf
@@ -17,6 +19,8 @@ from kubernetes.aio.client import Configuration
 from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, Kind, Object
 from stageline_operator.labels import OWNER
 
+_ENTER_SECONDS: Final = 0.2
+_LEAVE_SECONDS: Final = 0.5
 _HEARD: Final = "stageline heard this before"
 
 
@@ -44,14 +48,43 @@ async def watch(
 
     `started` is called when kopf has taken the signals: who wants them takes them back then.
     """
-    await kopf.operator(
-        registry=_registry(listener, configuration, started),
-        settings=_settings(),
-        clusterwide=not namespaces,
-        namespaces=list(namespaces),
-        standalone=True,
-        stop_flag=stop,
+    leave = asyncio.Event()
+    stopping = asyncio.create_task(_stop_later(stop, leave), name="stop")
+    watching = asyncio.create_task(
+        kopf.operator(
+            registry=_registry(listener, configuration, started, stop),
+            settings=_settings(),
+            clusterwide=not namespaces,
+            namespaces=list(namespaces),
+            standalone=True,
+            stop_flag=leave,
+        ),
+        name="kopf",
     )
+    await asyncio.wait({stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    with _hushed("kopf"):
+        await asyncio.wait({watching}, timeout=_LEAVE_SECONDS)
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+async def _stop_later(stop: asyncio.Event, leave: asyncio.Event) -> None:
+    """Kopf leaves at once, except while it finds its way in: then it would try on for seconds."""
+    await asyncio.gather(stop.wait(), asyncio.sleep(_ENTER_SECONDS))
+    leave.set()
+
+
+@contextlib.contextmanager
+def _hushed(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -65,7 +98,10 @@ def _settings() -> kopf.OperatorSettings:
 
 
 def _registry(
-    listener: Listener, configuration: Configuration, started: Callable[[], None]
+    listener: Listener,
+    configuration: Configuration,
+    started: Callable[[], None],
+    stop: asyncio.Event,
 ) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
@@ -79,6 +115,7 @@ def _registry(
 
     @kopf.on.cleanup(registry=registry)
     async def cleanup(**_: Any) -> None:
+        stop.set()  # whoever ended kopf; it waits 5 seconds for a task of its own that waits for this
         await listener.stop()
 
     async def heard(  # the names are kopf's

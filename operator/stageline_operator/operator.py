@@ -14,7 +14,7 @@ from stageline_operator.lists import Lists
 from stageline_operator.metrics import Metrics
 from stageline_operator.queue import Later, WorkQueue
 from stageline_operator.reconcile import Decide, Reconciler, child_of
-from stageline_operator.reports import PORT, Reports, leaders
+from stageline_operator.reports import PORT, Introductions, Reports, leaders
 from stageline_operator.settings import RenderSettings
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class Operator:
         self._reconciler = Reconciler(
             cluster, self.cache, decide, settings, reports=self.reports.of
         )
+        self._introductions = Introductions()
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -86,7 +87,12 @@ class Operator:
 
     async def _work(self, key: Key) -> float | None:
         observed, began = self.cache.observed(key), _now()
-        self.reports.follow(key, leaders(observed) if observed else {})
+        wanted = leaders(observed) if observed else {}
+        self.reports.follow(key, wanted)
+        if wait := self._introductions.wait(
+            key, wanted.keys() - self.reports.of(key).keys(), began
+        ):
+            return wait
         result = "error"
         try:
             again = await self._reconciler.reconcile(key)
@@ -98,6 +104,7 @@ class Operator:
             self.metrics.reconciled(result, _now() - began)
         if observed is None:
             self.queue.forget(key)
+            self._introductions.forget(key)
         return again
 
     def _failed(self, key: Key, error: Exception, wait: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ PORT: Final = 7070
 """Of every worker."""
 NUMBERS_SECONDS: Final = 1.0
 """Mere numbers are news at most this often."""
+INTRODUCTION_SECONDS: Final = 2.0
 _AGAIN_SECONDS: Final = (0.1, 2.0)
 _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -190,6 +191,29 @@ class Reports:
         mine.pop(pipeline, None)
         if not mine:
             self._newest.pop(key, None)
+
+
+class Introductions:
+    """Patience with what this process has not met yet. Pure: times are passed in.
+
+    An operator that has just started has heard no leader, which is no news of theirs: it gives each
+    resource's leaders a moment to speak before it first judges them.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[Key, float] = {}
+
+    def wait(self, key: Key, unheard: Collection[PipelineKey], now: float) -> float:
+        """Seconds to wait before judging; 0: judge now."""
+        until = self._until.setdefault(key, now + INTRODUCTION_SECONDS)
+        if unheard and now < until:
+            return until - now
+        self._until[key] = now
+        return 0.0
+
+    def forget(self, key: Key) -> None:
+        """The resource is gone; another of its name is a stranger."""
+        self._until.pop(key, None)
 
 
 def _stage(report: Any) -> StageReport:
