@@ -154,7 +154,7 @@ def _template(
             f"$(POD_IP):{router.port}",
         ],
         env=(pods.pod_ip(),),
-        ports=[{"name": "grpc", "containerPort": router.port}],
+        ports=[{"name": "grpc", "containerPort": router.port, "protocol": "TCP"}],
         resources=pods.resources(router.resources),
         volumeMounts=[{"name": "document", "mountPath": _DOCUMENT_FOLDER, "readOnly": True}],
         **pods.probes(router.port, "router"),

@@ -88,7 +88,7 @@ def _container(
             {"name": "STAGELINE_TERMINATION_LOG", "value": pods.TERMINATION_LOG},
             {"name": "STAGELINE_GRACE_SECONDS", "value": f"{_grace(record, key.stage):g}"},
         ),
-        ports=[{"name": "grpc", "containerPort": PORT}],
+        ports=[{"name": "grpc", "containerPort": PORT, "protocol": "TCP"}],
         resources=pods.resources(record.spec.resources_of(key.stage)),
         **pods.probes(PORT, "stage"),
     )
