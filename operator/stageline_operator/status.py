@@ -3,8 +3,8 @@
 Three rules keep it quiet. What is equal is not written. Measured numbers are shown in steps
 (entries.py). And a status that differs in details alone is written at most every 5 seconds, for
 which `measuredAt` has the time of the last such write: it moves only with it. Details are numbers,
-how far a stage that has not failed is on its way, and the words of conditions behind which nothing
-is wrong; whatever else moves is written at once, and takes the details along.
+how far a stage is on its way, and the words of conditions behind which nothing is wrong; whatever
+else moves is written at once, and takes the details along.
 
 A rollout or a repair that does not come further for rollout.progressDeadline is stalled.
 `progressedAt` has the last step that it came further: a stage got a node, loaded more, or became
@@ -253,7 +253,7 @@ def _without_details(whole: PipelineDeploymentStatus) -> PipelineDeploymentStatu
         StageStatus(
             pipeline=entry.pipeline,
             stage=entry.stage,
-            state="Failed" if entry.state == "Failed" else "Pending",
+            state="Pending",
             restarts=entry.restarts,
             replacements=entry.replacements,
             message=_NUMBER.sub("#", entry.message),
@@ -262,7 +262,9 @@ def _without_details(whole: PipelineDeploymentStatus) -> PipelineDeploymentStatu
     )
     told = (
         condition.model_copy(
-            update={"message": _NUMBER.sub("#", condition.message) if is_bad(condition) else ""}
+            update={"message": _NUMBER.sub("#", condition.message)}
+            if is_bad(condition)
+            else {"message": "", "reason": ""}
         )
         for condition in whole.conditions
     )
