@@ -128,6 +128,8 @@ class Api:
 
     def patch(self, target: Target, content_type: str, body: bytes, options: Options) -> Object:
         """Change an object by one of the four kinds of patch; apply makes it if need be."""
+        if content_type not in _accepted(target.kind):
+            raise unsupported_patch(_accepted(target.kind))
         if content_type == APPLY_PATCH:
             return self._apply(target, decoding.parsed(body, yaml_too=True), options)
         old = self.get(target)
@@ -137,11 +139,6 @@ class Api:
     def patched(self, target: Target, content_type: str, body: bytes, old: Object) -> Object:
         """`old` after a patch that is not an apply."""
         patch = decoding.parsed(body)
-        accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
-        if not target.kind.custom:
-            accepted.insert(2, STRATEGIC_PATCH)
-        if content_type not in accepted:
-            raise unsupported_patch(accepted)
         match content_type:
             case "application/json-patch+json":
                 new = patches.json_patch(old, patch)
@@ -275,9 +272,11 @@ class Api:
         if options.validation != "Ignore":
             options.warnings.extend(f'unknown field "{path}"' for path in unknown)
         known = decoding.pruned(node, body) if unknown else body
-        if not kind.custom:
-            known = decoding.decoded(kind, node, known)
-        return {"metadata": {}, **events.stored(kind, known)}
+        if kind.custom:  # of which only metadata has a Go type
+            meta = node.properties["metadata"]
+            decoded = decoding.decoded(kind, meta, known.get("metadata") or {}, "metadata")
+            return {**known, "metadata": decoded}
+        return {"metadata": {}, **events.stored(kind, decoding.decoded(kind, node, known))}
 
     def _check_target(self, target: Target, body: Object) -> None:
         """The object must be what the URL says it is."""
@@ -337,6 +336,11 @@ class Api:
     def _cluster_ip(self) -> str:
         self._addresses += 1
         return f"10.96.{self._addresses // 250}.{self._addresses % 250 + 1}"
+
+
+def _accepted(kind: Kind) -> list[str]:
+    strategic = [] if kind.custom else [STRATEGIC_PATCH]
+    return [JSON_PATCH, MERGE_PATCH, *strategic, APPLY_PATCH]
 
 
 def _check_version(kind: Kind, old: Object | None, config: Object) -> None:

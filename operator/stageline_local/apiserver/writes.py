@@ -22,6 +22,7 @@ _SERVERS_OWN: Final = (
     *("uid", "resourceVersion", "creationTimestamp", "generation", "namespace", "name"),
     *("deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "selfLink"),
 )
+_LINGER: Final = ("pods", "namespaces")  # others than the client have a say in their end
 _SUFFIX: Final = "bcdfghjklmnpqrstvwxz2456789"  # Kubernetes' own: no vowels, no words
 
 
@@ -178,7 +179,7 @@ def deleted(kind: Kind, obj: Object, options: DeleteOptions, now: datetime) -> D
     meta = dict(obj["metadata"])
     finalizers = _finalizers(meta.get("finalizers", []), options.propagation)
     grace = _grace(kind, obj, options)
-    if not finalizers and grace == 0 and "deletionTimestamp" not in meta and kind.plural != "pods":
+    if not finalizers and "deletionTimestamp" not in meta and kind.plural not in _LINGER:
         return Deletion(obj, gone=True)
     known = meta.get("deletionGracePeriodSeconds")
     if "deletionTimestamp" not in meta or (known is not None and grace < known):
