@@ -37,8 +37,10 @@ def _explicit(made: Configuration, told: Connection) -> Configuration:
     made.host = told.server.rstrip("/")
     made.ssl_ca_cert = told.ca_file or None
     if told.token_file:
+        refresh = _token_from(Path(told.token_file))
+        refresh(made)  # the client asks the hook only where it has a token already
         # setattr, since the client's own type says that there never is a hook.
-        setattr(made, "refresh_api_key_hook", _token_from(Path(told.token_file)))  # noqa: B010
+        setattr(made, "refresh_api_key_hook", refresh)  # noqa: B010
     return made
 
 
