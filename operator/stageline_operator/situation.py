@@ -151,8 +151,9 @@ class Situation:
         for pod in self.observed.of(POD).values():
             if (key := names.pod_key(pod)) is not None:
                 pods[key.pipeline][key.stage] = pod
-        keys = sorted({*self.kept, *pods})
-        return tuple(self._pipeline(key, pods.get(key, {})) for key in keys)
+        kept = frozenset(self.kept)
+        keys = sorted({*kept, *pods})
+        return tuple(self._pipeline(key, key in kept, pods.get(key, {})) for key in keys)
 
     @cached_property
     def kept_pipelines(self) -> tuple[Pipeline, ...]:
@@ -193,8 +194,7 @@ class Situation:
             self.observed, self.deployment, self.records, tuple(sorted(kept)), self.profile
         )
 
-    def _pipeline(self, key: PipelineKey, pods: Mapping[int, Object]) -> Pipeline:
-        kept = key in self.kept
+    def _pipeline(self, key: PipelineKey, kept: bool, pods: Mapping[int, Object]) -> Pipeline:
         record = self.records.get(key.revision)
         planned = record.plan.stages if record is not None else ()
         numbers = {*pods, *(range(len(planned)) if kept else ())}
