@@ -212,7 +212,8 @@ def test_logs_are_read_followed_and_remembered(kubectl, call, logs):
         log.write("four\n")
     assert following.stdout.readline() == "four\n"
     call("PATCH", f"{CORE}/pods/p/status", {"status": {"phase": "Succeeded"}}, MERGE)
-    assert following.wait(timeout=20) == 0, "the log ends with its pod"
+    following.communicate(timeout=20)
+    assert following.returncode == 0, "the log ends with its pod"
 
 
 def wait_until(holds, seconds=10.0):

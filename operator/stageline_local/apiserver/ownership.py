@@ -6,7 +6,8 @@ there, take out what the manager said before and nobody says now, then look whos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from stageline_local.apiserver.fieldsets import (
 from stageline_local.apiserver.kinds import Kind, Object
 from stageline_local.apiserver.schema import Node
 
+_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _NOBODYS: Final = {
     ("f:apiVersion",),
     ("f:kind",),
@@ -137,13 +139,25 @@ def applied(
     change = difference(node, _bare(live), merged)
     contested = change.added | change.modified
     if not force:
-        _refuse_conflicts(others.values(), contested)
+        upgraded = _client_side(node, live) if manager.name == "kubectl" else set()
+        _refuse_conflicts(others.values(), contested - upgraded)
     result = _without(others, contested | change.removed)
     result[key] = before if before is not None and before.paths == own.paths else own
     return merged, result
 
 
-def _refuse_conflicts(others: Sequence[Claim] | Any, contested: Paths) -> None:
+def _client_side(node: Node, live: Object) -> Paths:
+    """Fields as `kubectl apply` left them: its --server-side may take them over."""
+    text = live.get("metadata", {}).get("annotations", {}).get(_LAST_APPLIED)
+    try:
+        last = json.loads(text or "{}")
+        left = difference(node, _bare(live), merge(node, _bare(live), last))
+        return said(node, last) - left.added - left.modified
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return set()  # users may write into annotations what they like
+
+
+def _refuse_conflicts(others: Iterable[Claim], contested: Paths) -> None:
     clashes = [
         (claim, path)
         for claim in sorted(others, key=lambda claim: claim.key)
