@@ -98,28 +98,30 @@ class ServiceProxy:
         for door in wanted - self._open.keys():
             try:
                 self._open[door] = await asyncio.start_server(
-                    partial(self._serve, door), LOOPBACK, door.host_port
+                    partial(self._accept, door), LOOPBACK, door.host_port
                 )
                 _log.info("service=%s port=%d", door.service, door.host_port)
             except OSError as error:
                 _log.warning("service=%s no port %d: %s", door.service, door.host_port, error)
                 asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._pulse)
 
+    def _accept(self, door: Door, reader: StreamReader, writer: StreamWriter) -> None:
+        caller = asyncio.create_task(self._serve(door, reader, writer))
+        self._callers.add(caller)
+        caller.add_done_callback(self._callers.discard)
+        # However it ends, even before it began: the connection does not outlive its task.
+        caller.add_done_callback(lambda _: writer.transport.abort())
+
     async def _serve(self, door: Door, reader: StreamReader, writer: StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._callers.add(task)
-        task.add_done_callback(self._callers.discard)
         try:
             async with asyncio.timeout(self._wait_seconds):
                 pod_reader, pod_writer = await self._dial(door)
-        except TimeoutError:  # nobody is ready: the caller sees a closed connection
-            writer.transport.abort()
+        except TimeoutError:
+            _log.info("service=%s no pod is ready for a caller", door.service)
             return
         try:
             await _both_ways((reader, writer), (pod_reader, pod_writer))
         finally:
-            writer.transport.abort()
             pod_writer.transport.abort()
 
     async def _dial(self, door: Door) -> tuple[StreamReader, StreamWriter]:

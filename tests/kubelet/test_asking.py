@@ -45,10 +45,9 @@ def serving(code, *arguments, **fields):
 
 
 async def test_port_that_nobody_listens_on_is_not_ready(pods, tmp_path):
-    code = (
-        f"import pathlib, time\nwhile not pathlib.Path('{tmp_path}/go').exists(): time.sleep(.01)"
-    )
-    code = f"{code}\n" + TCP.replace("\n    ", "\n")
+    go = tmp_path / "go"
+    wait = f"import pathlib, time\nwhile not pathlib.Path('{go}').exists(): time.sleep(0.01)"
+    code = wait + TCP.replace("\n    ", "\n")
     probe = {"tcpSocket": {"port": "http"}, "periodSeconds": 30}
     one = serving(code, readinessProbe=probe, ports=[{"name": "http", "containerPort": 7070}])
     await pods.make("a", one)

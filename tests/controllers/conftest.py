@@ -1,0 +1,55 @@
+"""The controllers on the API server double, and on a real kube-apiserver where there is one.
+
+$KUBEBUILDER_ASSETS names the folder of etcd and kube-apiserver; without it those tests are skipped.
+"""
+
+import uuid
+
+import pytest
+
+from stageline_local.apiserver import ApiServer
+from stageline_local.client import Kind
+from support.embedded import client_of
+from support.kube import ASSETS, RealServer, Server
+
+NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
+
+
+@pytest.fixture(scope="session")
+def real_server(tmp_path_factory):
+    """One for all tests of the session; each has a namespace of its own."""
+    if not ASSETS:
+        pytest.skip("no kube-apiserver: KUBEBUILDER_ASSETS is not set")
+    server = RealServer(tmp_path_factory.mktemp("kube"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(params=["double", "real"])
+async def server(request):
+    """Where an API server is: of the double first, then of Kubernetes' own."""
+    if request.param == "real":
+        yield request.getfixturevalue("real_server").server
+        return
+    double = ApiServer()
+    yield Server(await double.start())
+    await double.stop()
+
+
+@pytest.fixture
+async def client(server):
+    async with client_of(server) as client:
+        yield client
+
+
+@pytest.fixture
+async def namespace(client):
+    """The name of a namespace that is this test's own."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    await client.create(
+        NAMESPACE.place(), {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    )
+    return name
