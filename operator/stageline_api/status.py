@@ -116,7 +116,7 @@ class PipelineDeploymentStatus(StatusModel):
     )
     measured_at: Time | None = Field(
         default=None,
-        description="When status was last written for its measured numbers alone, RFC 3339.",
+        description="When status was last written for its details alone, RFC 3339.",
     )
     conditions: tuple[Condition, ...] = Field(
         default=(),

@@ -64,7 +64,7 @@ def decide(observed: Observed, settings: RenderSettings, now: datetime) -> Decis
 def _left_alone(observed: Observed, invalid: str, now: datetime) -> Decision:
     """A spec that cannot be read changes nothing that runs."""
     at = situation(observed, None, read_records(observed), _kept(observed))
-    told = status(at, Planning(), Healing(), invalid, now)
+    told = status(at, Planning(), Healing(history=history(at)), invalid, now)
     return Decision(status=told.status, notices=_notices(observed, told.status), again=told.again)
 
 

@@ -52,7 +52,7 @@ async def watch(
     stopping = asyncio.create_task(_stop_later(stop, leave), name="stop")
     watching = asyncio.create_task(
         kopf.operator(
-            registry=_registry(listener, configuration, started, stop),
+            registry=_registry(listener, configuration, started, leave),
             settings=_settings(),
             clusterwide=not namespaces,
             namespaces=list(namespaces),
@@ -101,7 +101,7 @@ def _registry(
     listener: Listener,
     configuration: Configuration,
     started: Callable[[], None],
-    stop: asyncio.Event,
+    leave: asyncio.Event,
 ) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
@@ -115,7 +115,7 @@ def _registry(
 
     @kopf.on.cleanup(registry=registry)
     async def cleanup(**_: Any) -> None:
-        stop.set()  # whoever ended kopf; it waits 5 seconds for a task of its own that waits for this
+        leave.set()  # kopf has a task that waits for this, and waits 5 seconds for that task
         await listener.stop()
 
     async def heard(  # the names are kopf's
