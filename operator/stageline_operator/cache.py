@@ -50,6 +50,7 @@ class Debt:
     """News of a kind that its watch has not told yet."""
 
     since: float
+    name: str
     version: int
 
 
@@ -110,10 +111,8 @@ class Cache:
             if self._put(key, obj):
                 self._owe(obj, now)
                 news.add(key)
-        news |= self._forget_absent(kind, namespace, present, listing.version)
-        if not news:
-            self._settle(kind, namespace)
-        return news
+        self._remit(kind, namespace, present)
+        return news | self._forget_absent(kind, namespace, present, listing.version)
 
     def resource(self, key: Key) -> Object | None:
         """The PipelineDeployment itself; None when there is none."""
@@ -207,7 +206,7 @@ class Cache:
     def _owe(self, obj: Object, now: float) -> None:
         """One debt at a time: a watch that is merely behind pays it, a dead one does not."""
         account = (kind_of(obj), obj["metadata"]["namespace"])
-        self._debts.setdefault(account, Debt(now, version_of(obj)))
+        self._debts.setdefault(account, Debt(now, obj["metadata"]["name"], version_of(obj)))
 
     def _pay(self, obj: Object) -> None:
         account = (kind_of(obj), obj["metadata"]["namespace"])
@@ -215,9 +214,12 @@ class Cache:
         if debt is not None and version_of(obj) >= debt.version:
             del self._debts[account]
 
-    def _settle(self, kind: Kind, namespace: str | None) -> None:
-        for indebted, where in list(self._debts):
-            if indebted == kind and namespace in (None, where):
+    def _remit(self, kind: Kind, namespace: str | None, present: set[tuple[Key, str]]) -> None:
+        """Nobody will tell of what is not there any more, if its end was not told."""
+        names = {(key.namespace, name) for key, name in present}
+        for (indebted, where), debt in list(self._debts.items()):
+            mine = indebted == kind and namespace in (None, where)
+            if mine and (where, debt.name) not in names:
                 del self._debts[indebted, where]
 
 

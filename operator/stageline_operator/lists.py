@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 1.0
 _DEBT_SECONDS: Final = 60.0
-"""After which what a watch owes is asked for with a list."""
+"""Between lists while a watch owes something."""
 _ANYWAY_SECONDS: Final = 600.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
 
@@ -70,9 +70,8 @@ class Lists:
         last = clock()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            debt = self._cache.oldest_debt(clock())
-            owed = debt is not None and debt[1] > _DEBT_SECONDS
-            if not (self._again or owed or clock() - last > _ANYWAY_SECONDS):
+            owed = self._cache.oldest_debt(clock()) is not None
+            if not self._again and clock() - last < (_DEBT_SECONDS if owed else _ANYWAY_SECONDS):
                 continue
             self._again = False
             try:

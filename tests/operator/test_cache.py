@@ -147,10 +147,14 @@ def test_an_answer_that_says_nothing_new_makes_no_debt():
     assert cache.oldest_debt(100.0) is None
 
 
-def test_a_list_that_shows_nothing_new_settles_the_debt():
+def test_a_debt_stands_while_its_object_does_and_is_remitted_when_that_is_gone():
     cache = cache_of(resource(1))
     cache.answered(KEY, child(5), 10.0)
     cache.listed(SERVICE, None, Listing([child(5)], 9), 60.0)
+    assert cache.oldest_debt(100.0) == (SERVICE, 90.0), "that we know it is not the watch's doing"
+    cache.listed(SERVICE, "elsewhere", Listing([], 9), 60.0)
+    assert cache.oldest_debt(100.0), "another namespace's list says nothing of it"
+    cache.listed(SERVICE, None, Listing([], 9), 60.0)
     assert cache.oldest_debt(100.0) is None
 
 
