@@ -63,11 +63,13 @@ class EmbeddedCluster:
         self._parts = asyncio.create_task(self._run(), name="embedded cluster")
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._parts.cancel()
         await asyncio.wait({self._parts})
         await self.client.__aexit__()
         await self.api.stop()
+        if kind is None and not self._parts.cancelled():
+            self._parts.result()
 
     async def stop(self, order: Callable[[Object], int], seconds: float = 20.0) -> None:
         """End the pods in rounds, lowest `order` first, before the block is left.

@@ -3,11 +3,15 @@
 import os
 import signal
 
+from aiohttp import web
+
 from stageline_local.client import CONFIG_MAP, NODE, SECRET
+from stageline_local.kubelet.events import EVENT
 from stageline_local.kubelet.node import cores
 from support.embedded import (
     SLEEP,
     container,
+    eventually,
     is_ready,
     only,
     terminated,
@@ -381,5 +385,30 @@ async def test_server_may_be_away(pods, api, client):
 
 async def test_pod_that_makes_no_sense_harms_no_other(pods, client):
     await pods.make("odd", container(env=[{"name": "X", "value": "a\0b"}]))
+    await pods.make("a")
+    await pods.until("a", is_ready)
+
+
+async def test_events_tell_the_story(pods, client):
+    await pods.make("a", container("raise SystemExit('no')"))
+    await pods.until("a", lambda status: only(status)["restartCount"] >= 3)
+    place = EVENT.place("default")
+
+    async def story():
+        events = await client.list(place, fields="involvedObject.name=a")
+        told = {event["reason"]: event for event in events}
+        return {"Scheduled", "Started", "BackOff"} <= told.keys() and told
+
+    told = await eventually(story, what="the events")
+    assert told["Scheduled"]["message"] == "Successfully assigned default/a to local"
+    assert told["Started"]["count"] >= 2
+    assert told["BackOff"]["type"] == "Warning"
+
+
+async def test_event_that_is_refused_harms_nobody(pods, api):
+    def refuse(request):
+        return web.Response(status=500) if request.path.endswith("/events") else None
+
+    api.faults.append(refuse)
     await pods.make("a")
     await pods.until("a", is_ready)

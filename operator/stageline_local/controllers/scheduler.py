@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from stageline_local.client import NODE, POD, ApiError, Change, Client, Mirror, Object, key
 from stageline_local.controllers.placing import obstacles, refusal
 from stageline_local.controllers.work import Work
+from stageline_local.kubelet.events import Recorder
 from stageline_local.kubelet.status import timestamp
 
 
@@ -19,6 +20,7 @@ class Scheduler:
         self._pods = Mirror(client, POD)
         self._nodes = Mirror(client, NODE)
         self._work: Work[tuple[str, str]] = Work()
+        self._events = Recorder(client, "default-scheduler")
         self._bound: dict[str, str] = {}
         """Node by uid, of pods whose binding the watch has not shown yet."""
 
@@ -27,6 +29,7 @@ class Scheduler:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._nodes.run(lambda change: self._again()))
             tasks.create_task(self._pods.run(self._on_pod))
+            tasks.create_task(self._events.run())
             await self._nodes.synced.wait()
             await self._pods.synced.wait()
             await self._work.run(self._place)
@@ -37,6 +40,8 @@ class Scheduler:
         pod = change.object
         if change.type == "DELETED" or pod["spec"].get("nodeName"):
             self._bound.pop(pod["metadata"]["uid"], None)
+        if change.type == "DELETED":
+            self._events.forget(pod)
         if change.type == "DELETED" or _is_over(pod):
             self._again()
         elif _is_pending(pod):
@@ -88,6 +93,9 @@ class Scheduler:
             del self._bound[uid]
             if error.status not in (404, 409):  # gone, or somebody else's binding came first
                 raise
+        else:
+            where = "/".join(key(pod))
+            self._events.tell(pod, "Scheduled", f"Successfully assigned {where} to {node}")
 
     async def _say(self, pod: Object, message: str) -> None:
         condition = {
@@ -99,6 +107,7 @@ class Scheduler:
         conditions = (pod.get("status") or {}).get("conditions") or []
         if any(condition.items() <= there.items() for there in conditions):
             return
+        self._events.tell(pod, "FailedScheduling", message, warning=True)
         condition["lastTransitionTime"] = timestamp(datetime.now(UTC))
         patch = {"status": {"conditions": [condition]}}
         try:

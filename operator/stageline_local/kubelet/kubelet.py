@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from stageline_local.client import (
 )
 from stageline_local.kubelet.addresses import Addresses
 from stageline_local.kubelet.containers import Place
+from stageline_local.kubelet.events import Recorder
 from stageline_local.kubelet.node import capacity, cores, register
 from stageline_local.kubelet.pods import PodKeeper
 from stageline_local.kubelet.sources import Sources
@@ -56,6 +58,7 @@ class Kubelet:
         self.restart = restart or RestartPolicy()
         self.runtime = Runtime(self._on_process)
         self.addresses = Addresses()
+        self.events = Recorder(client, "kubelet")
         self._folder = folder.absolute()
         self._resources = capacity(resources or {})
         self._labels = labels or {}
@@ -70,8 +73,17 @@ class Kubelet:
 
     async def run(self) -> None:
         """Until cancelled; then every process is killed at once (`stop_all` first asks them)."""
+        pods = self._folder / "pods"
+        shutil.rmtree(pods, ignore_errors=True)  # of a kubelet that was killed
+        try:
+            await self._run()
+        finally:
+            shutil.rmtree(pods, ignore_errors=True)
+
+    async def _run(self) -> None:
         async with self.runtime, asyncio.TaskGroup() as tasks:
             await self._register()
+            tasks.create_task(self.events.run())
             for mirror in (self._config_maps, self._secrets):
                 tasks.create_task(mirror.run(self._on_source))
             await self._config_maps.synced.wait()
@@ -167,6 +179,7 @@ class Kubelet:
         if names := [name for name in self.runtime.observe() if name.startswith(f"{uid}/")]:
             self.runtime.kill(*names)
         keeper.forget()
+        self.events.forget(keeper.pod)
 
     def _on_source(self, change: Change) -> None:
         for keeper in self._keepers.values():

@@ -22,6 +22,7 @@ from stageline_local.kubelet.containers import (
     process_spec,
     rewriter,
 )
+from stageline_local.kubelet.events import Recorder
 from stageline_local.kubelet.probes import Listener, watch_life
 from stageline_local.kubelet.refusals import ConfigError
 from stageline_local.kubelet.sources import Sources
@@ -45,6 +46,7 @@ class Host(Protocol):
     client: Client
     runtime: Runtime
     addresses: Addresses
+    events: Recorder
     sources: Sources
     restart: RestartPolicy
 
@@ -101,6 +103,10 @@ class PodKeeper:
             self._stop_probing(container)
             if process.phase is Phase.RUNNING:
                 self._start_probing(container)
+                self._tell("Started", f"Started container {container}")
+        if process.phase is Phase.WAITING and process.delay:
+            message = f"Back-off restarting failed container {container}"
+            self._tell("BackOff", message, warning=True)
         self._wake.set()
 
     async def run(self) -> None:
@@ -126,7 +132,12 @@ class PodKeeper:
         names, self.specs = [spec.name for spec in self.specs.values()], {}
         for container in list(self._probes):
             self._stop_probing(container)
+        for name in self._views if names else ():
+            self._tell("Killing", f"Stopping container {name}")
         await self._host.runtime.stop(*names, grace_seconds=grace)
+
+    def _tell(self, reason: str, message: str, *, warning: bool = False) -> None:
+        self._host.events.tell(self.pod, reason, message, warning=warning)
 
     def _leaving(self) -> bool:
         return bool(self.pod["metadata"].get("deletionTimestamp"))
@@ -143,6 +154,8 @@ class PodKeeper:
             _log.exception("pod=%s cannot be made", self.pod["metadata"]["name"])
             refused = f"{type(error).__name__}: {error}"
         for name, view in self._views.items():
+            if refused and refused != view.refused:
+                self._tell("Failed", f"Error: {refused}", warning=True)
             self._views[name] = replace(view, refused=refused)
         await self._write_status()
 
@@ -215,6 +228,7 @@ class PodKeeper:
 
     def _restart(self, container: str, why: str) -> None:
         _log.warning("pod=%s container=%s %s", self.pod["metadata"]["name"], container, why)
+        self._tell("Unhealthy", f"{why}, will be restarted", warning=True)
         self._host.runtime.restart(self.specs[container].name, grace_seconds(self.pod))
 
     async def _write_status(self) -> None:
