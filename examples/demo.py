@@ -1,5 +1,8 @@
 """Two real models, each cut into stages, called by an unmodified client, every answer checked.
 
+Each is a PipelineDeployment on a cluster of processes, with the operator that a real cluster has.
+In the end a stage is killed while a text streams, and healed.
+
 Run it with `make demo`. Exit code 0 means that all was as it should be; 1 says in a sentence what
 was not. Ctrl-C stops everything that it has started.
 """
@@ -7,13 +10,14 @@ was not. Ctrl-C stops everything that it has started.
 from __future__ import annotations
 
 import json
+import os
 import queue
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,6 +43,7 @@ SENTENCES = (
 PAIRS = ((0, 1), (2, 3), (4, 5))  # the sentences that mean nearly the same
 PROMPT = "The value of the "
 MAX_TOKENS = 160
+KILL_AFTER = 20  # pieces of the text
 ANSWER_SECONDS = 60.0
 WIDTH = 90
 MARGIN = "   "
@@ -60,6 +65,7 @@ def main() -> int:
             embeddings(minilm)
             minilm.ask_to_stop()
             text(tiny_llama)
+            healing(tiny_llama)
             tiny_llama.stop()
             minilm.stop()
     except Wrong as wrong:
@@ -98,18 +104,47 @@ def text(tiny_llama: Serving) -> None:
     say("2. Text: tiny-llama, 1.1 million parameters, byte by byte, in two stages")
     show_plan(tiny_llama)
     tiny_llama.wait_until_ready()
-    pieces = []
     screen = Flow()
     screen.add("\n" + PROMPT)
-    for piece in stream(tiny_llama, PROMPT):
-        pieces.append(piece)
-        screen.add(piece)
+    pieces = list(screen.shown(stream(tiny_llama, PROMPT)))
     screen.end()
-    check_text("".join(pieces), len(pieces))
+    check_text("".join(pieces))
+    print(f"\n   {len(pieces)} pieces, equal to the text of the uncut model in every byte")
     show_stages(tiny_llama)
 
 
+def healing(tiny_llama: Serving) -> None:
+    """Part 3: a stage is killed while a text streams; then its pod is deleted."""
+    say("3. A stage is killed while a text streams")
+    before = tiny_llama.pods()
+    pid = process_of(before[1])
+    tiny_llama.from_now()
+    kill_while_streaming(tiny_llama, pid)
+    show(tiny_llama.until_ready_again())
+    check_text("".join(stream(tiny_llama, PROMPT)))
+    print("   asked again: the text of the uncut model, in every byte")
+    after = tiny_llama.pods()
+    if uids(after) != uids(before):
+        raise Wrong("a pod was replaced though only its process had died")
+    show_stages(tiny_llama, restarts=(0, 1))
+
+    name = after[0]["metadata"]["name"]
+    print(f"\n   $ kubectl delete pod {name}")
+    tiny_llama.kubectl("delete", "pod", name)
+    show(tiny_llama.until_ready_again())
+    check_text("".join(stream(tiny_llama, PROMPT)))
+    print("   asked again: the text of the uncut model, in every byte")
+    last = tiny_llama.pods()
+    if uids(last)[0] == uids(after)[0] or uids(last)[1] != uids(after)[1]:
+        raise Wrong("the deleted pod, and no other, should have been replaced")
+    show_stages(tiny_llama, restarts=(0, 1))
+
+
 # What the client does
+
+
+class BrokenOffError(Wrong):
+    """A text that the server ended with an error."""
 
 
 def array_of(texts: tuple[str, ...]) -> NDArray[np.object_]:
@@ -155,13 +190,30 @@ def stream(serving: Serving, prompt: str) -> Iterator[str]:
             yield triton.InferResult(answer).as_numpy("text_output").item().decode()
 
 
+def kill_while_streaming(serving: Serving, pid: int) -> None:
+    """kill -9 in the middle of a text, which must end with a sentence that names the stage."""
+    screen = Flow()
+    screen.add("\n" + PROMPT)
+    try:
+        for number, _ in enumerate(screen.shown(stream(serving, PROMPT))):
+            if number == KILL_AFTER:
+                os.kill(pid, signal.SIGKILL)
+    except BrokenOffError as broken:
+        screen.end()
+        print(f"\n   $ kill -9 {pid}\n   {broken}\n")
+        if "stage 1" not in str(broken):
+            raise Wrong(f"the sentence does not name the stage: {broken}") from None
+        return
+    raise Wrong("the text went on though a stage was killed")
+
+
 def next_answer(answers: queue.SimpleQueue[Any]) -> Any:
     """The next response of a stream."""
     with suppress(queue.Empty):
         answer = answers.get(timeout=ANSWER_SECONDS)
         if not isinstance(answer, triton.InferenceServerException):
             return answer
-        raise Wrong(f"tiny-llama broke off its text: {answer.message()}")
+        raise BrokenOffError(f"tiny-llama broke off its text: {answer.message()}")
     raise Wrong(f"tiny-llama wrote nothing for {ANSWER_SECONDS:.0f} s")
 
 
@@ -201,14 +253,23 @@ def check_hidden_states(client: triton.InferenceServerClient, minilm: Serving) -
         raise Wrong("three stages do not answer what the uncut model answers")
 
 
-def check_text(written: str, pieces: int) -> None:
+def process_of(pod: Any) -> int:
+    """The process that holds the stage, which is what a container is here."""
+    return int(pod["status"]["containerStatuses"][0]["containerID"].removeprefix("process://"))
+
+
+def uids(pods: dict[int, Any]) -> dict[int, str]:
+    """By stage: another uid is another pod."""
+    return {stage: pod["metadata"]["uid"] for stage, pod in pods.items()}
+
+
+def check_text(written: str) -> None:
     """The text must be the one that the uncut model writes."""
     import uncut
 
     expected = uncut.greedy_text(TINY_LLAMA, PROMPT, MAX_TOKENS)
     if written != expected:
         raise Wrong(f"two stages wrote {written!r}, the uncut model writes {expected!r}")
-    print(f"\n   {pieces} pieces, equal to the text of the uncut model in every byte")
 
 
 # What is shown
@@ -225,22 +286,25 @@ def show_plan(serving: Serving) -> None:
         print(f"   {line}")
 
 
-def show_stages(serving: Serving) -> None:
-    """What each worker says of itself; Wrong unless it holds its own layers, loaded once."""
-    print("\n   stage  layers     loaded  loads  microbatches    compute        hop  transport")
-    for stage in serving.report().stages:
-        layers = f"{stage.first_layer}-{stage.end_layer - 1}"
-        compute, hop = stage.compute_seconds * 1000, stage.hop_seconds * 1000
-        print(
-            f"   {stage.stage:>5}  {layers:6}  {stage.loaded_bytes / 2**20:5.1f} MiB  "
-            f"{stage.loads:>5}  {stage.microbatches:>12}  {compute:>6.2f} ms  {hop:>6.2f} ms  "
-            f"{stage.transport}"
-        )
-        if stage.loads != 1 or stage.loaded_bytes != stage.total_bytes:
+def show(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"   {line}")
+
+
+def show_stages(serving: Serving, restarts: tuple[int, ...] = ()) -> None:
+    """The status; Wrong unless each stage holds its own layers, loaded once by its process."""
+    stages = serving.resource()["status"]["stages"]
+    print(f"\n   $ stageline status {serving.model}")
+    show(serving.status().splitlines())
+    for stage in stages:
+        if stage["loads"] != 1 or stage["bytesLoaded"] != stage["bytesTotal"]:
             raise Wrong(
-                f"stage {stage.stage} of {serving.model} has loaded {stage.loads} times, and "
-                f"{stage.loaded_bytes} of {stage.total_bytes} bytes: once and all is right"
+                f"stage {stage['stage']} of {serving.model} has loaded {stage['loads']} times, and "
+                f"{stage['bytesLoaded']} of {stage['bytesTotal']} bytes: once and all is right"
             )
+    counted = tuple(stage.get("restarts", 0) for stage in stages)
+    if counted != (restarts or (0,) * len(stages)):
+        raise Wrong(f"the stages of {serving.model} were restarted {counted} times")
 
 
 class Flow:
@@ -262,6 +326,12 @@ class Flow:
                 self._end_line()
             else:
                 self._gap += letter
+
+    def shown(self, pieces: Iterable[str]) -> Iterator[str]:
+        """The pieces, each shown as it comes."""
+        for piece in pieces:
+            self.add(piece)
+            yield piece
 
     def end(self) -> None:
         """Show the rest."""

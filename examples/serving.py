@@ -10,18 +10,17 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-import grpc
-
-from stageline.v1 import pipeline_pb2
-from stageline.v1.pipeline_pb2_grpc import PipelineStub
 from stageline_local.ports import free_ports
 
 START_SECONDS = 120.0
-REPORT_SECONDS = 20.0
+STATUS_SECONDS = 20.0
 STOP_SECONDS = 30.0
+STAGE = "stageline.dev/stage"  # the label that says which stage a pod is
+KUBECTL = Path(sys.executable).with_name("kubectl")
 
 
 class Wrong(Exception):
@@ -39,6 +38,7 @@ class Serving:
         self._process: subprocess.Popen[str] | None = None
         self._asked_to_stop = False
         self._lines: list[str] = []
+        self._read_to = 0
         self._coming: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def start(self) -> None:
@@ -57,28 +57,57 @@ class Serving:
         threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
 
     def plan(self) -> list[str]:
-        """The table of the plan, as printed before anything is started."""
-        self._wait_for("slowest stage")
-        end = next(i for i, line in enumerate(self._lines) if line.startswith("slowest stage"))
-        return [line.rstrip() for line in self._lines[: end + 1]]
+        """The table of the plan, as printed before a stage is started."""
+        first = self._wait_for("stage  layers")
+        last = self._wait_for("slowest stage")
+        return self._lines[first : last + 1]
 
     def wait_until_ready(self) -> None:
-        """Return when a canary microbatch went round the ring and the router says so."""
+        """Return when a canary microbatch went round the ring and a router answers."""
         self._wait_for(f"{self.model} is ready at")
 
-    def report(self) -> Any:
-        """The leader's PipelineReport, once every stage has told what it has computed."""
-        leader = self._documents()[-1]["pipelines"][0]["leader"]
-        with grpc.insecure_channel(leader) as channel:
-            reports = PipelineStub(channel).Watch(
-                pipeline_pb2.WatchRequest(), timeout=REPORT_SECONDS
-            )
-            try:
-                return next(report for report in reports if _has_computed(report))
-            except (grpc.RpcError, StopIteration):
-                raise Wrong(
-                    f"{self.model}: its leader does not report what its stages do"
-                ) from None
+    def until_ready_again(self) -> list[str]:
+        """What was said of readiness since something broke, up to `is ready again`."""
+        last = self._wait_for(f"{self.model} is ready again at", self._read_to)
+        news = self._lines[self._read_to : last + 1]
+        self._read_to = last + 1
+        return [line for line in news if line.startswith(("Ready ", self.model + " is"))]
+
+    def from_now(self) -> None:
+        """Let `until_ready_again` pass over what was said until now."""
+        self._take()
+        self._read_to = len(self._lines)
+
+    def status(self) -> str:
+        """What `stageline status` prints."""
+        return self._stageline("status", self.model)
+
+    def resource(self) -> Any:
+        """The resource, once every stage has told what it has computed."""
+        deadline = time.monotonic() + STATUS_SECONDS
+        while True:
+            found = json.loads(self._stageline("status", self.model, "--output", "json"))
+            stages = found.get("status", {}).get("stages", [])
+            if stages and all(stage.get("computeMilliseconds") for stage in stages):
+                return found
+            if time.monotonic() > deadline:
+                raise Wrong(f"the status of {self.model} does not tell what its stages do")
+            time.sleep(0.2)
+
+    def pods(self) -> dict[int, Any]:
+        """The pod of each stage."""
+        found = json.loads(self.kubectl("get", "pods", "--output", "json"))
+        labelled = ((pod["metadata"]["labels"], pod) for pod in found["items"])
+        return {int(labels[STAGE]): pod for labels, pod in labelled if STAGE in labels}
+
+    def kubectl(self, *arguments: str) -> str:
+        """What kubectl says, unmodified."""
+        where = ("--kubeconfig", str(self._state / self.model / "kubeconfig"))
+        return _output([str(KUBECTL), *where, *arguments])
+
+    def _stageline(self, *arguments: str) -> str:
+        where = ("--state-dir", str(self._state))
+        return _output([sys.executable, "-m", "stageline_cli.main", *arguments, *where])
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM, once: the router drains, then the stages go."""
@@ -96,9 +125,8 @@ class Serving:
             raise Wrong(f"stageline up {self.model} did not stop in {STOP_SECONDS:.0f} s") from None
         if code != 0:
             raise Wrong(f"stageline up {self.model} ended with exit code {code}{self._tail()}")
-        for document in self._documents():
-            if _listens(document["listen"]):
-                raise Wrong(f"a process of {self.model} still listens at {document['listen']}")
+        if _listens(self.address):
+            raise Wrong(f"a process of {self.model} still listens at {self.address}")
 
     def close(self) -> None:
         """End it, however it is; a Ctrl-C while this waits ends it at once."""
@@ -111,39 +139,47 @@ class Serving:
             except KeyboardInterrupt:
                 self._process.terminate()  # the second makes `stageline up` kill its processes
 
-    def _wait_for(self, start: str) -> None:
+    def _wait_for(self, start: str, since: int = 0) -> int:
+        """Position of the first line since `since` that begins so."""
         deadline = time.monotonic() + START_SECONDS
-        while not any(line.startswith(start) for line in self._lines):
-            try:
-                line = self._coming.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                raise Wrong(
-                    f"{self.model} did not say {start!r} in {START_SECONDS:.0f} s{self._tail()}"
-                ) from None
-            if line is None:
-                raise Wrong(f"stageline up {self.model} ended before its time{self._tail()}")
-            self._lines.append(line)
+        while True:
+            for position, line in enumerate(self._lines[since:], since):
+                if line.startswith(start):
+                    return position
+            since = len(self._lines)
+            self._lines.append(self._next_line(start, deadline))
+
+    def _next_line(self, start: str, deadline: float) -> str:
+        try:
+            line = self._coming.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise Wrong(
+                f"{self.model} did not say {start!r} in {START_SECONDS:.0f} s{self._tail()}"
+            ) from None
+        if line is None:
+            raise Wrong(f"stageline up {self.model} ended before its time{self._tail()}")
+        return line
+
+    def _take(self) -> None:
+        """Read what is there, without waiting."""
+        with suppress(queue.Empty):
+            while (line := self._coming.get_nowait()) is not None:
+                self._lines.append(line)
 
     def _read(self, output: TextIO) -> None:
         for line in output:
-            self._coming.put(line.rstrip("\n"))
+            self._coming.put(line.rstrip())
         self._coming.put(None)
 
     def _tail(self) -> str:
         return "".join(f"\n  | {line}" for line in self._lines[-8:])
 
-    def _documents(self) -> list[dict[str, Any]]:
-        """What its processes were started with: the stages in order, the router last."""
-        files = sorted((self._state / self.model).glob("*.json"), key=_router_last)
-        return [json.loads(file.read_text()) for file in files]
 
-
-def _has_computed(report: Any) -> bool:
-    return all(stage.microbatches and stage.compute_seconds for stage in report.stages)
-
-
-def _router_last(file: Path) -> tuple[bool, str]:
-    return file.stem.endswith("-router"), file.name
+def _output(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=STATUS_SECONDS)
+    if done.returncode != 0:
+        raise Wrong(f"{' '.join(command[-4:])} failed: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _listens(address: str) -> bool:

@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Iterator
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from stageline_api.quantity import format_bytes
-from stageline_local.view import Row, View
+from stageline_cli.summary import (
+    STAGE_HEADINGS,
+    is_ready,
+    news,
+    right_aligned,
+    stage_rows,
+    troubles,
+)
 
-_STYLES = {
-    "serving": "green",
-    "ready": "green",
-    "loaded": "cyan",
-    "loading": "yellow",
-    "failed": "red",
-    "restarting": "red",
-}
-_HEADINGS = (
-    "pipeline", "stage", "layers", "state", "loaded", "batches", "compute", "hop", "transport",
-    "restarts", "message",
-)  # fmt: skip
-_PROGRESS = re.compile(r"(: )?[\d.]+( \w+)? of [\d.]+ \w+")
-_LEFT = frozenset({"pipeline", "stage", "layers", "state", "transport", "message"})
+Object = dict[str, Any]
+
+_STYLES = {"Serving": "green", "Loaded": "cyan", "Loading": "yellow", "Failed": "red"}
+_NARROW = frozenset({"pod", "node"})  # left out: here every pod is a process of this machine
+_NAMES = tuple(heading for heading in STAGE_HEADINGS if heading not in _NARROW)
 
 
 class Screen(Protocol):
-    """Shows views, and lines between them. Any call may raise OSError when nobody reads."""
+    """Shows a resource, and lines between. Any call may raise OSError when nobody reads."""
 
     def __enter__(self) -> Self: ...
 
@@ -45,8 +40,8 @@ class Screen(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def show(self, view: View) -> None:
-        """Show this moment."""
+    def show(self, resource: Object) -> None:
+        """Show what it is now."""
         ...
 
     def say(self, line: str) -> None:
@@ -73,9 +68,9 @@ class Terminal:
         with contextlib.suppress(OSError):  # the terminal itself may be gone
             self._live.__exit__(kind, error, trace)
 
-    def show(self, view: View) -> None:
+    def show(self, resource: Object) -> None:
         """Draw the table again."""
-        self._live.update(table(view), refresh=True)
+        self._live.update(picture(resource), refresh=True)
 
     def say(self, line: str) -> None:
         """Print the line above the table."""
@@ -83,7 +78,7 @@ class Terminal:
 
 
 class Lines:
-    """One line when a stage or a pipeline has changed in what matters, none for mere progress."""
+    """One line when a condition or a stage has changed in what matters, none for mere progress."""
 
     def __init__(self) -> None:
         self._last: dict[str, str] = {}
@@ -94,12 +89,11 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def show(self, view: View) -> None:
+    def show(self, resource: Object) -> None:
         """Print what is new."""
-        for key, line in lines(view):
-            what = _PROGRESS.sub("", line)
-            if self._last.get(key) != what:
-                self._last[key] = what
+        for key, line, essence in news(resource):
+            if self._last.get(key) != essence:
+                self._last[key] = essence
                 self.say(line)
 
     def say(self, line: str) -> None:
@@ -107,67 +101,29 @@ class Lines:
         typer.echo(line)
 
 
-def lines(view: View) -> Iterator[tuple[str, str]]:
-    """A line for each process and pipeline, with the key under which it replaces an older one."""
-    for row in view.rows:
-        where = f"{row.pipeline} stage {row.stage}" if row.pipeline else row.stage
-        facts = [f"layers {row.layers}" if row.layers else "", row.state]
-        if row.state not in ("starting", "loading") and row.total_bytes:
-            facts.append(_loaded(row))
-        facts += [row.transport, f"restarts {row.restarts}" if row.restarts else "", row.message]
-        yield row.process, "  ".join((where, *filter(None, facts)))
-    for pipeline in view.pipelines:
-        line = "  ".join(filter(None, (pipeline.name, pipeline.state, pipeline.message)))
-        yield f"pipeline {pipeline.name}", line
+def picture(resource: Object) -> Group:
+    """One row a stage, and below it a line for each thing that is not as it should be."""
+    style = "green" if is_ready(resource) else "yellow"
+    wrong = [Text(line, style=style) for line in troubles(resource)]
+    return Group(_table(resource), *wrong)
 
 
-def table(view: View) -> Table:
-    """One row a process, one caption line a pipeline that is not ready."""
-    waiting = [
-        line.message if line.name in line.message else f"{line.name}: {line.message}"
-        for line in view.pipelines
-        if line.state != "ready" and line.message
-    ]
-    made = Table(
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-        caption=Text("\n".join(waiting)) if waiting else None,
-        caption_justify="left",
-    )
-    for heading in _HEADINGS:
+def _table(resource: Object) -> Table:
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in _NAMES:
         made.add_column(
             heading,
-            justify="left" if heading in _LEFT else "right",
+            justify="right" if right_aligned(heading) else "left",
             no_wrap=heading != "message",
             overflow="fold",
         )
-    for row in view.rows:
-        made.add_row(*_cells(row))
+    for row in stage_rows(resource):
+        cells = dict(zip(STAGE_HEADINGS, row, strict=True))
+        made.add_row(*(_styled(name, cells[name]) for name in _NAMES))
     return made
 
 
-def _cells(row: Row) -> tuple[Text | str, ...]:
-    return (
-        row.pipeline,
-        row.stage,
-        row.layers,
-        Text(row.state, style=_STYLES.get(row.state, "")),
-        _loaded(row) if row.total_bytes else "",
-        str(row.microbatches) if row.total_bytes else "",
-        _milliseconds(row.compute_seconds),
-        _milliseconds(row.hop_seconds),
-        row.transport,
-        str(row.restarts),
-        Text(row.message, style="red"),
-    )
-
-
-def _loaded(row: Row) -> str:
-    if row.loaded_bytes == row.total_bytes:
-        return format_bytes(row.total_bytes)
-    return f"{format_bytes(row.loaded_bytes)} of {format_bytes(row.total_bytes)}"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.2f} ms" if seconds else ""
+def _styled(heading: str, text: str) -> Text:
+    if heading == "state":
+        return Text(text, style=_STYLES.get(text, ""))
+    return Text(text, style="red" if heading == "message" else "")

@@ -192,7 +192,7 @@ def _access(
     server: str | None,
 ) -> Access:
     from stageline_cli.kubeconfig import Access, kubeconfig_files, read_access
-    from stageline_local.statedir import running
+    from stageline_local.statedir import KUBECONFIG, running
 
     if server:
         return Access(server=server.rstrip("/"))
@@ -203,7 +203,7 @@ def _access(
             names = ", ".join(up.name for up in ups)
             raise Failure(f"{len(ups)} models run from {state_dir} ({names}): name one of them")
         if chosen:
-            return read_access([chosen[0] / "kubeconfig"])
+            return read_access([chosen[0] / KUBECONFIG])
     files = kubeconfig_files(kubeconfig, os.environ)
     if not files:
         raise Failure(

@@ -6,9 +6,10 @@ may be a second old, or its operator of another version.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from stageline_api.quantity import format_bytes
 
@@ -22,6 +23,7 @@ STAGE_HEADINGS = (
 )  # fmt: skip
 _RIGHT = frozenset({"stage", "loaded", "loads", "compute", "hop", "restarts"})
 _BAD_WHEN_TRUE = frozenset({"Reconciling", "Stalled"})
+_PROGRESS = re.compile(r"(: )?[\d.]+( \w+)? of [\d.]+ \w+")
 _EVENTS = 8
 _PARTITION = 16
 
@@ -129,6 +131,32 @@ def event_lines(events: Sequence[Object], now: datetime) -> list[str]:
     return table(("event", "type", "reason", "note"), rows) if rows else []
 
 
+class News(NamedTuple):
+    """A line about one condition or stage, which replaces an older one with the same key."""
+
+    key: str
+    line: str
+    essence: str
+    """The line is worth printing again only when this has changed."""
+
+
+def news(resource: Object) -> Iterator[News]:
+    """A line for each condition that is known, and for each stage.
+
+    What is wrong stands in Ready, and changes with it; of the other conditions the status does.
+    """
+    for entry in conditions(resource):
+        line = condition_line(entry)
+        if entry["type"] == "Ready":
+            yield News("Ready", line, _PROGRESS.sub("", line))
+        elif entry["status"] != "Unknown":
+            yield News(entry["type"], line, entry["status"])
+    for stage in stages(resource):
+        line = _stage_line(stage)
+        key = f"{stage.get('pipeline')} {stage.get('stage')}"
+        yield News(key, line, _PROGRESS.sub("", line))
+
+
 def conditions(resource: Object) -> list[Object]:
     """Of the status, in its order."""
     return list(_status(resource).get("conditions") or ())
@@ -169,6 +197,25 @@ def table(headings: Cells, rows: Sequence[Cells], gap: int = 2) -> list[str]:
         .rstrip()
         for line in lines
     ]  # fmt: skip
+
+
+def _stage_line(stage: Object) -> str:
+    state, restarts = stage.get("state", ""), stage.get("restarts", 0)
+    facts = (
+        f"{stage.get('pipeline')} stage {stage.get('stage')}",
+        f"layers {stage['layers']}" if stage.get("layers") else "",
+        state,
+        loaded(stage) if state not in ("Pending", "Starting", "Loading") else "",
+        stage.get("transport", ""),
+        f"restarts {restarts}" if restarts else "",
+        stage.get("message", ""),
+    )
+    return "  ".join(filter(None, facts))
+
+
+def right_aligned(heading: str) -> bool:
+    """Whether it stands over numbers."""
+    return heading in _RIGHT
 
 
 def _headline(resource: Object, now: datetime) -> Cells:
@@ -226,26 +273,4 @@ def _two(large: int, large_unit: str, small: int, small_unit: str, *, below: int
 
 
 def _cell(text: str, heading: str, width: int) -> str:
-    return text.rjust(width) if heading in _RIGHT else text.ljust(width)
-
-
-def changed_lines(resource: Object) -> Iterator[tuple[str, str]]:
-    """A line for each condition and stage, with the key under which it replaces an older one."""
-    for entry in conditions(resource):
-        yield entry["type"], condition_line(entry)
-    for stage in stages(resource):
-        yield f"{stage.get('pipeline')} {stage.get('stage')}", _stage_line(stage)
-
-
-def _stage_line(stage: Object) -> str:
-    state, restarts = stage.get("state", ""), stage.get("restarts", 0)
-    facts = (
-        f"{stage.get('pipeline')} stage {stage.get('stage')}",
-        f"layers {stage['layers']}" if stage.get("layers") else "",
-        state,
-        loaded(stage) if state not in ("Pending", "Starting", "Loading") else "",
-        stage.get("transport", ""),
-        f"restarts {restarts}" if restarts else "",
-        stage.get("message", ""),
-    )
-    return "  ".join(filter(None, facts))
+    return text.rjust(width) if right_aligned(heading) else text.ljust(width)

@@ -1,34 +1,37 @@
-"""`stageline up`: a manifest on this machine, stages as processes."""
+"""`stageline up`: a manifest on this machine, in a cluster of processes."""
 
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from stageline_cli.failure import Failure
 
 if TYPE_CHECKING:
-    from stageline_api.plan import Plan
     from stageline_api.resource import PipelineDeployment
     from stageline_cli.screen import Screen
-    from stageline_local.layout import Layout
+    from stageline_cli.serving import Serving
     from stageline_local.statedir import StateDir
-    from stageline_local.supervisor import Supervisor
-    from stageline_local.view import View
+
+Object = dict[str, Any]
 
 _NOHUP = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # `nohup stageline up` means it
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *(() if _NOHUP else (signal.SIGHUP,)))
 _KILLED = 130
 # `timeout` and some terminals send one signal to the process and again to its group: that is one.
 _ONE_SIGNAL_SECONDS = 0.3
+_ASKED = 50
+_ASK_AGAIN_SECONDS = 0.1
 
 
 def up(
@@ -48,9 +51,13 @@ def up(
 ) -> None:
     """Serve the model of a manifest on this machine, for development and demos.
 
-    Plans it, starts a process for each stage and one for the router, shows what they do, and
-    restarts what dies. A process that dies three times before it was ever up ends everything, with
-    its reason and exit code 1.
+    Starts a small cluster in this process, and in it the operator that would run in any other:
+    it plans the model, has a process started for each stage and one for the router, shows what they
+    do, and repairs what dies. What cannot be served, or dies three times before the model was ever
+    ready, ends everything with its reason and exit code 1.
+
+    Another terminal may look and change: `stageline status`, or kubectl with the kubeconfig that
+    is printed. Deleting the resource ends everything; the exit code is 0.
 
     Ctrl-C or SIGTERM stops: the router answers what it has accepted, then the stages go, within 20
     seconds; the exit code is 0. A second Ctrl-C kills; the exit code is 130. No process is left
@@ -74,68 +81,68 @@ def up(
 
 def _serve(deployment: PipelineDeployment, port: int | None, folder: Path, *, plain: bool) -> bool:
     """Serve until told to stop; True when told so twice."""
+    from stageline_cli.serving import GaveUp
     from stageline_local.ports import require_free
     from stageline_local.statedir import StateDir
-    from stageline_local.supervisor import GaveUp
 
     name, port = deployment.metadata.name, port or deployment.spec.router.port
     if deployment.spec.replicas == 0:
         raise Failure(f"{name} has 0 replicas, so nothing to start: set spec.replicas to 1")
     require_free(port)
     with StateDir(folder, name) as state:
-        plan = _plan(deployment)
+        _require_model(deployment)
+        _log_to(state.log("cluster"))
         try:
-            return asyncio.run(_supervise(deployment, plan, port, state, plain=plain))
+            return asyncio.run(_supervise(deployment, port, state, plain=plain))
         except GaveUp as error:
-            raise Failure(f"{error}\nIts log is in {state.logs}.") from None
+            raise Failure(f"{error}\nLogs are in {state.logs}.") from None
 
 
-def _plan(deployment: PipelineDeployment) -> Plan:
-    from rich.console import Console
+def _log_to(path: Path) -> None:
+    """What the cluster in this process has to say is for whoever looks for a bug."""
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format=form, force=True)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
-    from stageline_api.plan import plan
-    from stageline_api.plan_request import plan_request
-    from stageline_cli.plan import plan_summary, plan_table
-    from stageline_local.profiling import profile_model
 
-    request = plan_request(deployment)
-    made = plan(profile_model(request.uri), request)
-    console = Console()
-    console.print(plan_table(made))
-    console.print(plan_summary(made), soft_wrap=True)
-    return made
+def _require_model(deployment: PipelineDeployment) -> None:
+    """A folder that is not there would come to no pod, and nobody is likely to bring it."""
+    folder = Path(deployment.spec.model.uri.removeprefix("file://"))
+    if folder.is_absolute() and not folder.is_dir():
+        raise Failure(f"{folder}, the model of {deployment.metadata.name}, is no folder here")
 
 
 async def _supervise(
-    deployment: PipelineDeployment, plan: Plan, port: int, state: StateDir, *, plain: bool
+    deployment: PipelineDeployment, port: int, state: StateDir, *, plain: bool
 ) -> bool:
-    from stageline_local.layout import lay_out, process_specs
-    from stageline_local.supervisor import Supervisor
+    from stageline_cli.serving import Serving
 
-    layout = lay_out(deployment, plan, port)
     with _screen(plain=plain) as screen:
-        session = _Session(layout, screen)
-        supervisor = Supervisor(layout, process_specs(layout, state), session.show)
-        session.obey_signals(supervisor)
-        await supervisor.run()
-    return session.killed
+        show = _Show(deployment.metadata.name, f"127.0.0.1:{port}", screen)
+        serving = Serving(as_written(deployment), port, state, show)
+        show.obey_signals(serving)
+        await serving.run()
+    return show.killed
+
+
+def as_written(deployment: PipelineDeployment) -> Object:
+    """The resource with what its author wrote, and no defaults beside it."""
+    written = deployment.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    metadata = {"namespace": deployment.metadata.namespace, **written["metadata"]}
+    kind = {"apiVersion": deployment.api_version, "kind": deployment.kind}
+    return {**kind, **written, "metadata": metadata}
 
 
 @contextmanager
 def _refusals() -> Iterator[None]:
     """Every way in which a manifest or this machine says no, as the command's one error."""
     from stageline_api.manifest import ManifestError
-    from stageline_api.plan import PlanError
-    from stageline_api.rendering import RenderError
     from stageline_local.ports import PortTaken
-    from stageline_local.profiling import ProfileError
     from stageline_local.statedir import StateDirError
 
     try:
         yield
-    except (
-        ManifestError, PlanError, ProfileError, RenderError, PortTaken, StateDirError,
-    ) as error:  # fmt: skip
+    except (ManifestError, PortTaken, StateDirError) as error:
         raise Failure(str(error)) from None
 
 
@@ -148,51 +155,84 @@ def _screen(*, plain: bool) -> Screen:
     return Lines() if plain or not console.is_terminal else Terminal(console)
 
 
-class _Session:
-    """Between the supervisor, the screen and the user's signals."""
+class _Show:
+    """Between what is served, the screen and the user's signals."""
 
-    def __init__(self, layout: Layout, screen: Screen) -> None:
-        self._model = layout.model
-        self._address = layout.router.listen
+    def __init__(self, model: str, address: str, screen: Screen) -> None:
+        self._model = model
+        self._address = address
         self._screen = screen
         self._read = True
         self._ready = False
-        self._told = False
+        self._suggestion: asyncio.Task[None] | None = None
         self._stop: Callable[[], None] | None = None
         self.killed = False
 
-    def show(self, view: View) -> None:
-        """Show the view, and say when the model becomes ready."""
-        self._print(lambda: self._screen.show(view))
-        if view.ready and not self._ready:
-            again = " again" if self._told else ""
-            self._say(f"{self._model} is ready{again} at {self._address}")
-            if not self._told:
-                self._say(f"  try: {try_next(view, self._address)}")
-            self._told = True
-        self._ready = view.ready
+    def show(self, resource: Object) -> None:
+        """Show the resource, and say when it becomes ready."""
+        from stageline_cli.summary import is_ready
 
-    def obey_signals(self, supervisor: Supervisor) -> None:
+        self._print(lambda: self._screen.show(resource))
+        ready = is_ready(resource)
+        if ready and not self._ready:
+            again = " again" if self._suggestion else ""
+            self.say(f"{self._model} is ready{again} at {self._address}")
+            self._suggestion = self._suggestion or asyncio.create_task(self._suggest())
+        self._ready = ready
+
+    def planned(self, record: Object) -> None:
+        """Show the plan."""
+        from rich.console import Console
+
+        from stageline_api.plan import Plan
+        from stageline_cli.plan import plan_summary, plan_table
+
+        plan = Plan.model_validate(record["plan"])
+        with io.StringIO() as text:
+            Console(file=text, width=200).print(plan_table(plan))
+            lines = [*text.getvalue().splitlines(), plan_summary(plan)]
+        for line in lines:
+            self.say(line.rstrip())
+
+    def obey_signals(self, serving: Serving) -> None:
         """The first stop signal ends in order, the second at once."""
-        self._stop = supervisor.stop
+        self._stop = serving.stop
 
         def kill(since: float) -> None:
             if loop.time() - since > _ONE_SIGNAL_SECONDS:
                 self.killed = True
-                supervisor.kill()
+                serving.kill()
 
         def stop() -> None:
             for number in _STOP_SIGNALS:
                 loop.add_signal_handler(number, kill, loop.time())
-            self._say("stopping: the router drains, then the stages go (Ctrl-C again kills)")
-            supervisor.stop()
+            self.say("stopping: the router drains, then the stages go (Ctrl-C again kills)")
+            serving.stop()
 
         loop = asyncio.get_running_loop()
         for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, stop)
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
         self._print(lambda: self._screen.say(line))
+
+    async def _suggest(self) -> None:
+        """Name a command that the model answers."""
+        for _ in range(_ASKED):  # the model is there without it
+            if metadata := await self._metadata():
+                self.say(f"  try: {try_next(metadata, self._address)}")
+                return
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+    async def _metadata(self) -> Any:
+        """What the router says of the model; None while it has not heard of it."""
+        from stageline_cli.client import connect
+
+        with suppress(Failure):
+            async with connect(self._address) as client:
+                return await client.metadata(self._model)
+        return None
 
     def _print(self, work: Callable[[], None]) -> None:
         """Print; when nobody reads any more, stop and be silent."""
@@ -207,19 +247,19 @@ class _Session:
                 self._stop()
 
 
-def try_next(view: View, address: str) -> str:
-    """A command that the model of this view answers."""
-    from stageline.v1 import pipeline_pb2
+def try_next(metadata: Any, address: str) -> str:
+    """A command that a model with these inputs and outputs (ModelMetadataResponse) answers."""
     from stageline_cli.infer import DEFAULT_ADDRESS
 
     where = "" if address == DEFAULT_ADDRESS else f" --address {address}"
-    if view.info is not None and view.info.task == pipeline_pb2.GENERATE:
+    inputs = [tensor.name for tensor in metadata.inputs]
+    outputs = [tensor.name for tensor in metadata.outputs]
+    if "text_output" in outputs:
         return f'stageline generate "The "{where}'
-    if view.info is not None and view.info.embeds_text:
+    if "embedding" in outputs and "text_input" in inputs:
         return f'stageline infer --text "A cat sat on the mat."{where}'
-    names = [tensor.name for tensor in view.info.inputs if not tensor.optional] if view.info else []
-    inputs = " ".join(f"--input {name}=@{name}.npy" for name in names or ["NAME"])
-    return f"stageline infer {inputs}{where}"
+    given = " ".join(f"--input {name}=@{name}.npy" for name in inputs)
+    return f"stageline infer {given}{where}"
 
 
 class _StopRequested(Exception):

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+KUBECONFIG = "kubeconfig"
 _LOOK_SECONDS = 0.2
 
 
@@ -23,6 +24,7 @@ class StateDir:
         self._root = root
         self._name = name
         self.path = root / name
+        self.kubeconfig = self.path / KUBECONFIG
         self.logs = self.path / "logs"
 
     def __enter__(self) -> Self:
@@ -54,16 +56,8 @@ class StateDir:
     ) -> None:
         os.close(self._lock)
 
-    def write(self, name: str, text: str) -> Path:
-        """Write a file whole or not at all, since its reader may look at any time."""
-        target = self.path / name
-        fresh = target.with_suffix(target.suffix + ".new")
-        fresh.write_text(text)
-        fresh.replace(target)
-        return target
-
     def log(self, process: str) -> Path:
-        """Where the output of this process goes."""
+        """Where the output of a process goes that is no pod."""
         return self.logs / f"{process}.log"
 
 

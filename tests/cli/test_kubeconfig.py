@@ -13,18 +13,15 @@ from stageline_cli.kubeconfig import kubeconfig_files, read_access
 
 def config(folder, name="config", user=None, cluster=None, context=None, current="a"):
     path = folder / name
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "current-context": current,
-                "contexts": [
-                    {"name": "a", "context": {"cluster": "c", "user": "u", **(context or {})}}
-                ],
-                "clusters": [{"name": "c", "cluster": {"server": "https://k:6443/", **(cluster or {})}}],
-                "users": [{"name": "u", "user": user or {}}],
-            }
-        )
-    )  # fmt: skip
+    context = {"cluster": "c", "user": "u", **(context or {})}
+    cluster = {"server": "https://k:6443/", **(cluster or {})}
+    content = {
+        "current-context": current,
+        "contexts": [{"name": "a", "context": context}],
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": user or {}}],
+    }
+    path.write_text(yaml.safe_dump(content))
     return path
 
 
@@ -83,7 +80,7 @@ def test_files_in_the_order_of_kubectl(tmp_path):
         ({"user": {"auth-provider": {"name": "gcp"}}}, None, "user u .* signs in by auth-provider"),
         ({"user": {"tokenFile": "none"}}, None, "tokenFile .*none .*: No such file"),
         ({"user": {"exec": {"command": "/nowhere"}}}, None, "credential plugin of user u failed"),
-        ({"user": {"exec": {"command": "echo"}}}, None, "credential plugin of user u gave no token"),
+        ({"user": {"exec": {"command": "echo"}}}, None, "user u gave no token"),
         ({"cluster": {"tls-server-name": "z"}}, None, "tls-server-name of cluster c"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Views as they are printed."""
+"""Resources as `stageline up` prints them while they change."""
 
 import asyncio
 import io
@@ -8,69 +8,40 @@ import signal
 import pytest
 from rich.console import Console
 
-from stageline.v1 import pipeline_pb2 as v1
-from stageline_cli.screen import Lines, Terminal, table
-from stageline_cli.up import _Session, try_next
-from stageline_local.process import Observation, Phase
-from stageline_local.view import view
-from support.layouts import layout, report
+from stageline.oip import grpc_service_pb2 as oip
+from stageline_cli.screen import Lines, Terminal, picture
+from stageline_cli.up import _Show, try_next
 from support.processes import until
+from support.resources import conditions, resource, stage
 
-LAYOUT = layout(partition=(2, 3))
-
-
-def moment(one, *, router_ready=False, **seen):
-    names = ("m-0-stage-0", "m-0-stage-1", "m-router")
-    observed = {name: Observation(name, Phase.RUNNING) for name in names}
-    observed["m-0-stage-1"] = Observation("m-0-stage-1", **{"phase": Phase.RUNNING, **seen})
-    return view(LAYOUT, {"m-0": one}, observed, frozenset(), router_ready=router_ready)
-
-
-LOADING = moment(report(v1.WAITING, [v1.LOADED, v1.LOADING], "stage 1 has 3 of 8.5 MiB"))
-SERVING = moment(report(v1.READY, [v1.SERVING, v1.SERVING]), router_ready=True)
+SENTENCE = "pipeline 0 stage 1 has 3 of 8.5 MiB"
+LOADING = resource(
+    conditions=conditions(Ready=("False", "StageLoading", SENTENCE)),
+    stages=[stage(0, state="Loaded"), stage(1, state="Loading", bytesLoaded=1 << 20)],
+)
+SERVING = resource()
 
 
-def printed(view) -> list[list[str]]:
+def printed(one) -> list[str]:
     console = Console(width=160, file=io.StringIO())
-    console.print(table(view))
+    console.print(picture(one))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
-def test_table_has_a_row_for_each_process():
-    heading, first, second, router, *_ = printed(SERVING)
+def test_table_has_a_row_for_each_stage_and_a_line_for_each_trouble():
+    heading, first, second, *rest = printed(LOADING)
     assert heading.split() == [
-        "pipeline", "stage", "layers", "state", "loaded", "batches", "compute", "hop", "transport",
+        "pipeline", "stage", "layers", "state", "loaded", "loads", "compute", "hop", "transport",
         "restarts", "message",
     ]  # fmt: skip
-    assert first.split() == [
-        "m-0",
-        "0",
-        "0-1",
-        "serving",
-        "50",
-        "B",
-        "of",
-        "100",
-        "B",
-        "7",
-        "1.20",
-        "ms",
-        "0.30",
-        "ms",
-        "grpc",
-        "0",
-    ]
-    assert second.split()[:4] == ["m-0", "1", "2-4", "serving"]
-    assert router.split() == ["router", "ready", "0"]
-
-
-def test_table_says_what_a_pipeline_waits_for():
-    assert "m-0: stage 1 has 3 of 8.5 MiB" in printed(LOADING)
-    assert not any("m-0:" in line for line in printed(SERVING))
+    assert first.split()[:4] == ["llama-f00-0", "0", "0-2", "Loaded"]
+    assert second.split()[3:8] == ["Loading", "1", "MiB", "of", "3"]
+    assert rest == [f"Ready False StageLoading: {SENTENCE}"]
+    assert len(printed(SERVING)) == 3
 
 
 def test_message_with_brackets_is_printed_as_it_is():
-    broken = moment(None, phase=Phase.WAITING, restarts=1, error="[bold] no layer [3]")
+    broken = resource(stages=[stage(0, state="Failed", message="[bold] no layer [3]")])
     assert any("[bold] no layer [3]" in line for line in printed(broken))
 
 
@@ -78,24 +49,26 @@ def test_lines_come_on_change_only(capsys):
     lines = Lines()
     lines.show(LOADING)
     first = capsys.readouterr().out.splitlines()
-    assert first == [
-        "m-0 stage 0  layers 0-1  loaded  50 B of 100 B  grpc",
-        "m-0 stage 1  layers 2-4  loading  grpc",
-        "router  starting",
-        "m-0  waiting  stage 1 has 3 of 8.5 MiB",
+    assert f"Ready False StageLoading: {SENTENCE}" in first
+    assert first[-2:] == [
+        "llama-f00-0 stage 0  layers 0-2  Loaded  3 MiB  grpc",
+        "llama-f00-0 stage 1  layers 3-5  Loading  grpc",
     ]
     lines.show(LOADING)
-    more = report(v1.WAITING, [v1.LOADED, v1.LOADING], "stage 1 has 900 KiB of 8.5 MiB")
-    more.stages[1].loaded_bytes = 99
-    more.stages[0].microbatches = 1000
-    lines.show(moment(more))
+    lines.show(
+        resource(
+            conditions=conditions(
+                Ready=("False", "StageLoading", SENTENCE.replace("3 of", "900 KiB of"))
+            ),
+            stages=[stage(0, state="Loaded"), stage(1, state="Loading", bytesLoaded=2 << 20)],
+        )
+    )
     assert capsys.readouterr().out == "", "mere progress was printed"
     lines.show(SERVING)
     assert capsys.readouterr().out.splitlines() == [
-        "m-0 stage 0  layers 0-1  serving  50 B of 100 B  grpc",
-        "m-0 stage 1  layers 2-4  serving  50 B of 100 B  grpc",
-        "router  ready",
-        "m-0  ready",
+        "Ready True AllIsWell: all is well",
+        "llama-f00-0 stage 0  layers 0-2  Serving  3 MiB  grpc",
+        "llama-f00-0 stage 1  layers 3-5  Serving  3 MiB  grpc",
     ]
 
 
@@ -103,42 +76,44 @@ def test_terminal_draws_the_table_and_keeps_lines_above_it():
     console = Console(width=160, file=io.StringIO(), force_terminal=True)
     with Terminal(console) as screen:
         screen.show(LOADING)
-        screen.say("m is ready at 127.0.0.1:8001")
+        screen.say("llama is ready at 127.0.0.1:8001")
         screen.show(SERVING)
     text = console.file.getvalue()
-    assert text.index("loading") < text.index("m is ready at 127.0.0.1:8001")
-    assert text.rindex("serving") > text.index("m is ready")
+    assert text.index("Loading") < text.index("llama is ready at 127.0.0.1:8001")
+    assert text.rindex("Serving") > text.index("llama is ready")
 
 
 @pytest.mark.parametrize(
-    ("info", "address", "command"),
+    ("inputs", "outputs", "address", "command"),
     [
+        (["text_input"], ["text_output"], "127.0.0.1:8001", 'stageline generate "The "'),
         (
-            {"task": v1.GENERATE},
-            "127.0.0.1:8001",
-            'stageline generate "The "',
-        ),
-        (
-            {"task": v1.INFER, "embeds_text": True},
+            ["input_ids", "text_input"],
+            ["last_hidden_state", "embedding"],
             "127.0.0.1:9001",
             'stageline infer --text "A cat sat on the mat." --address 127.0.0.1:9001',
         ),
         (
-            {
-                "task": v1.INFER,
-                "inputs": [
-                    v1.TensorSpec(name="pixel_values"),
-                    v1.TensorSpec(name="more", optional=True),
-                ],
-            },
+            ["input_ids"],
+            ["embedding"],
+            "127.0.0.1:8001",
+            "stageline infer --input input_ids=@input_ids.npy",
+        ),
+        (
+            ["pixel_values"],
+            ["logits"],
             "127.0.0.1:8001",
             "stageline infer --input pixel_values=@pixel_values.npy",
         ),
     ],
 )
-def test_command_that_fits_the_model_is_named(info, address, command):
-    ready = moment(report(v1.READY, [], **info), router_ready=True)
-    assert try_next(ready, address) == command
+def test_command_that_fits_the_model_is_named(inputs, outputs, address, command):
+    tensor = oip.ModelMetadataResponse.TensorMetadata
+    metadata = oip.ModelMetadataResponse(
+        inputs=[tensor(name=name) for name in inputs],
+        outputs=[tensor(name=name) for name in outputs],
+    )
+    assert try_next(metadata, address) == command
 
 
 async def test_first_signal_stops_and_the_second_kills(capsys):
@@ -151,17 +126,17 @@ async def test_first_signal_stops_and_the_second_kills(capsys):
         def kill(self):
             asked.append("kill")
 
-    session = _Session(LAYOUT, Lines())
-    session.obey_signals(Asked())
+    show = _Show("llama", "127.0.0.1:1", Lines())
+    show.obey_signals(Asked())
     try:
         os.kill(os.getpid(), signal.SIGINT)
         await until(lambda: asked == ["stop"])
-        assert not session.killed
+        assert not show.killed
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.sleep(0)
-        assert not session.killed, "the same signal to process and group is one signal"
+        assert not show.killed, "the same signal to process and group is one signal"
         began = asyncio.get_running_loop().time()
-        while not session.killed:
+        while not show.killed:
             os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.sleep(0.02)
         assert asked[:2] == ["stop", "kill"]
@@ -172,13 +147,10 @@ async def test_first_signal_stops_and_the_second_kills(capsys):
     assert "Ctrl-C again kills" in capsys.readouterr().out
 
 
-def test_ready_is_told_once_with_what_to_try(capsys):
-    session = _Session(LAYOUT, Lines())
-    for moment_shown in (SERVING, LOADING, SERVING):
-        session.show(moment_shown)
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("m is", " "))]
-    assert said == [
-        "m is ready at 127.0.0.1:21000",
-        "  try: stageline infer --input NAME=@NAME.npy --address 127.0.0.1:21000",
-        "m is ready again at 127.0.0.1:21000",
-    ]
+async def test_ready_is_told_with_its_address_and_again_after_a_repair(capsys):
+    show = _Show("llama", "127.0.0.1:1", Lines())
+    for moment in (SERVING, LOADING, SERVING):
+        show.show(moment)
+    show._suggestion.cancel()
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("llama is")]
+    assert said == ["llama is ready at 127.0.0.1:1", "llama is ready again at 127.0.0.1:1"]

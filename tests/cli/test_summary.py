@@ -4,71 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stageline_cli.summary import age, changed_lines, is_ready, summary, troubles
+from stageline_cli.summary import age, is_ready, news, summary, troubles
+from support.resources import conditions, resource, stage
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
-GOOD = {
-    "Ready": "True",
-    "Reconciling": "False",
-    "Stalled": "False",
-    "Planned": "True",
-    "StagesScheduled": "True",
-    "ModelLoaded": "True",
-    "PipelineConnected": "True",
-    "RouterReady": "True",
-}
-
-
-def conditions(**changes):
-    """All as they should be but these: kind=(status, reason, message)."""
-    made = [
-        {"type": kind, "status": status, "reason": "AllIsWell", "message": "all is well"}
-        for kind, status in GOOD.items()
-    ]
-    for entry in made:
-        if entry["type"] in changes:
-            entry["status"], entry["reason"], entry["message"] = changes[entry["type"]]
-    return made
-
-
-def stage(number, **more):
-    return {
-        "pipeline": "llama-f00-0",
-        "stage": number,
-        "state": "Serving",
-        "layers": f"{3 * number}-{3 * number + 2}",
-        "bytesLoaded": 3 << 20,
-        "bytesTotal": 3 << 20,
-        "loads": 1,
-        "computeMilliseconds": "1.2",
-        "hopMilliseconds": "0.3",
-        "transport": "grpc",
-        "pod": f"llama-f00-0-{number}",
-        "node": "local",
-    } | more
-
-
-def resource(**status):
-    return {
-        "metadata": {
-            "name": "llama",
-            "generation": 2,
-            "creationTimestamp": "2026-11-24T11:57:00Z",
-        },
-        "spec": {"replicas": 1},
-        "status": {
-            "observedGeneration": 2,
-            "pipelines": "1/1",
-            "stageCount": 2,
-            "updatedReplicas": 1,
-            "plan": {"revision": "f00", "partition": [3, 3], "hash": "h", "memoryChecked": False},
-            "conditions": conditions(),
-            "stages": [stage(0), stage(1)],
-        }
-        | status,
-    }
-
-
 HEALTHY = """\
 NAME    READY   STAGES   PIPELINES   UPDATED   REASON      AGE
 llama   True    2        1/1         1         AllIsWell   3m
@@ -125,7 +64,6 @@ def test_failing_resource():
         event(5, "Warning", "StageCrashed", "a second\nline"),
         event(20, "Normal", "Planned", "cut in 2"),
     ]
-    # The loaded column is right-aligned, so its heading is too.
     printed = summary(failing, events, NOW).splitlines()
     assert [" ".join(line.split()) for line in printed] == [
         " ".join(line.split()) for line in FAILING.splitlines()
@@ -171,21 +109,33 @@ def test_ready_is_about_the_newest_spec(status, ready):
     assert is_ready(resource(**status)) == ready
 
 
-def test_change_of_a_number_that_grows_while_loading_changes_no_line():
-    def lines(loaded):
-        loading = stage(0, state="Loading", bytesLoaded=loaded, computeMilliseconds="")
-        return dict(changed_lines(resource(stages=[loading])))
+def told(*, essence=False, **status):
+    return {one.key: one.essence if essence else one.line for one in news(resource(**status))}
 
-    assert lines(1 << 20) == lines(2 << 20)
-    assert lines(0)["llama-f00-0 0"] == "llama-f00-0 stage 0  layers 0-2  Loading  grpc"
+
+def test_number_that_grows_is_no_news():
+    def loading(count):
+        one = stage(0, state="Loading", bytesLoaded=count << 20)
+        words = f"stage 0: {count} of 3 MiB of its weights are loaded"
+        entries = conditions(
+            Ready=("False", "StageLoading", words), ModelLoaded=("False", "StageLoading", words)
+        )
+        return told(essence=True, conditions=entries, stages=[one])
+
+    assert loading(1) == loading(2)
 
 
 def test_lines_of_a_stage_and_a_condition():
-    told = dict(changed_lines(resource(stages=[stage(1, restarts=2, message="killed")])))
-    assert told["llama-f00-0 1"] == (
+    lines = told(
+        conditions=conditions(Planned=("Unknown", "Profiling", "")),
+        stages=[stage(0, state="Loading"), stage(1, restarts=2, message="killed")],
+    )
+    assert lines["llama-f00-0 0"] == "llama-f00-0 stage 0  layers 0-2  Loading  grpc"
+    assert lines["llama-f00-0 1"] == (
         "llama-f00-0 stage 1  layers 3-5  Serving  3 MiB  grpc  restarts 2  killed"
     )
-    assert told["Ready"] == "Ready True AllIsWell: all is well"
+    assert lines["Ready"] == "Ready True AllIsWell: all is well"
+    assert "Planned" not in lines, "what is not known yet is no news"
 
 
 def test_long_partition_is_told_by_its_sum():

@@ -1,10 +1,11 @@
 """`stageline up` that must not start anything: each cause one sentence, exit code 1."""
 
-import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 
 import pytest
 from typer.testing import CliRunner
@@ -13,7 +14,18 @@ from stageline_cli.failure import Failure
 from stageline_cli.main import app
 from stageline_local.statedir import StateDir
 from support.processes import until, written
+from support.profiles import dense
 from support.up import up, write_manifest
+
+# A worker that knows what its model weighs, and cannot load it.
+PROFILE = f"""
+import base64, sys, zlib
+profile = {dense(6).model_dump_json()!r}
+if sys.argv[1] != "profile":
+    sys.exit("the layers are damaged")
+log = sys.argv[sys.argv.index("--termination-log") + 1]
+open(log, "w").write(base64.b64encode(zlib.compress(profile.encode())).decode())
+"""
 
 
 def refusal(folder, path) -> str:
@@ -67,23 +79,57 @@ def test_nohup_is_obeyed(trap, stops):
     assert done.stdout.strip() == stops
 
 
-SLOW_PROFILE = """
-import pathlib, time
-pathlib.Path({started!r}).write_text("started")
-time.sleep(600)
-"""
+def test_model_that_is_not_there(tmp_path):
+    path, _ = write_manifest(tmp_path)
+    assert refusal(tmp_path, path) == "/nowhere, the model of tiny, is no folder here"
+
+
+def worker(folder, code) -> dict[str, str]:
+    """The environment in which this code stands in for the worker."""
+    package = folder / "worker" / "stageline_worker"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(textwrap.dedent(code))
+    return {"PYTHONPATH": str(package.parent)}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_stop_while_the_model_is_profiled(tmp_path, number):
     started = tmp_path / "started"
-    slow = tmp_path / "slow" / "stageline_worker"
-    slow.mkdir(parents=True)
-    (slow / "__init__.py").touch()
-    (slow / "__main__.py").write_text(SLOW_PROFILE.format(started=str(started)))
-    path, _ = write_manifest(tmp_path)
-    async with up(tmp_path, path, PYTHONPATH=os.fspath(slow.parent)) as running:
+    slow = worker(
+        tmp_path,
+        f"""
+        import pathlib, time
+        pathlib.Path({str(started)!r}).write_text("started")
+        time.sleep(600)
+        """,
+    )
+    path, _ = write_manifest(tmp_path, tmp_path)
+    async with up(tmp_path, path, **slow) as running:
         await until(lambda: written(started, "started"), what="the profile's start")
         running.signal(number)
         assert await running.end() == 0
     assert running.errors == []
+
+
+async def test_profile_that_fails(tmp_path):
+    path, _ = write_manifest(tmp_path, tmp_path)
+    async with up(tmp_path, path, **worker(tmp_path, "raise SystemExit('no config.json')")) as it:
+        assert await it.end() == 1
+    assert it.errors == ["no config.json", f"Logs are in {tmp_path}/state/tiny/logs."]
+
+
+async def test_model_that_cannot_be_cut_so(tmp_path):
+    path, _ = write_manifest(tmp_path, tmp_path, stages=9)
+    async with up(tmp_path, path, **worker(tmp_path, PROFILE)) as running:
+        assert await running.end() == 1
+    assert running.errors[0].startswith("tiny has 6 layers, too few for 9 stages: lower spec.")
+
+
+async def test_stage_that_never_comes_up(tmp_path):
+    path, _ = write_manifest(tmp_path, tmp_path)
+    async with up(tmp_path, path, **worker(tmp_path, PROFILE)) as running:
+        assert await running.end() == 1
+    sentence = r"tiny-\w+-0-[01] died 3 times before it was up: the layers are damaged"
+    assert re.fullmatch(sentence, running.errors[0])
+    assert [line for line in running.lines if "slowest stage" in line], "no plan was shown"

@@ -1,17 +1,15 @@
-"""Ports, the state folder, and what is started from it."""
+"""Ports, and the state folder."""
 
 import fcntl
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
-from stageline_api.documents import RouterDocument, StageDocument
-from stageline_local.layout import process_specs, threads
 from stageline_local.ports import PortTaken, free_ports, require_free
-from stageline_local.statedir import StateDir, StateDirError
-from support.layouts import layout
+from stageline_local.statedir import StateDir, StateDirError, running
 
 
 def test_ports_are_free_different_and_never_handed_out_for_outgoing_connections():
@@ -88,31 +86,21 @@ def test_folder_that_cannot_be_written_is_a_sentence(tmp_path):
         StateDir(tmp_path / "file", "m").__enter__()
 
 
-def test_each_process_is_started_with_its_own_document(tmp_path):
-    made = layout(pipelines=2)
-    with StateDir(tmp_path, "m") as state:
-        specs = process_specs(made, state)
-    assert [spec.name for spec in specs] == [
-        *(f"m-{pipeline}-stage-{stage}" for pipeline in (0, 1) for stage in (0, 1, 2)),
-        "m-router",
-    ]
-    for spec, document in zip(specs, (d for p in made.pipelines for d in p.stages), strict=False):
-        assert spec.command[1:4] == ("-m", "stageline_worker", "stage")
-        text = Path(spec.command[-1]).read_text()
-        assert StageDocument.model_validate_json(text) == document
-        assert spec.log == tmp_path / "m" / "logs" / f"{spec.name}.log"
-    assert specs[-1].command[1:3] == ("-m", "stageline_router")
-    text = Path(specs[-1].command[-1]).read_text()
-    assert RouterDocument.model_validate_json(text) == made.router
+def test_running_ones_are_found_by_their_locks(tmp_path):
+    with StateDir(tmp_path, "ended"), StateDir(tmp_path, "b"):
+        pass
+    with StateDir(tmp_path, "b"), StateDir(tmp_path, "a"):
+        assert running(tmp_path) == [tmp_path / "a", tmp_path / "b"]
+    assert running(tmp_path) == []
+    assert running(tmp_path / "none") == []
 
 
-@pytest.mark.parametrize(
-    ("environment", "cores", "stages", "expected"),
-    [
-        ({}, 8, 3, {"OMP_NUM_THREADS": "2"}),
-        ({}, 2, 6, {"OMP_NUM_THREADS": "1"}),
-        ({"OMP_NUM_THREADS": "5"}, 8, 3, {}),
-    ],
-)
-def test_stages_share_the_cores_unless_the_user_chose(environment, cores, stages, expected):
-    assert threads(environment, cores, stages) == expected
+def test_who_only_looks_does_not_keep_another_from_starting(tmp_path):
+    with StateDir(tmp_path, "m"):
+        pass
+    look = os.open(tmp_path / "m" / "lock", os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    later = threading.Timer(0.05, os.close, [look])
+    later.start()
+    with StateDir(tmp_path, "m"):
+        later.join()

@@ -1,12 +1,21 @@
 """`stageline up` as a process: its manifest, its lines, its children, its end."""
 
 import asyncio
+import json
 import os
 import sys
 from contextlib import asynccontextmanager
 
+import yaml
+
+from stageline_api.crd import PLURAL
+from stageline_api.resource import API_VERSION, KIND
+from stageline_local.client import POD, Client, Kind
 from stageline_local.ports import free_ports
+from stageline_operator.labels import STAGE
 from support.processes import processes_marked, until
+
+PIPELINE_DEPLOYMENT = Kind(API_VERSION, KIND, PLURAL)
 
 MANIFEST = """
 apiVersion: stageline.dev/v1alpha1
@@ -27,12 +36,28 @@ def write_manifest(folder, model="/nowhere", name="tiny", stages=2, port=None, m
     return path, port
 
 
+async def stageline(*arguments):
+    """Exit code and stdout of a command."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "stageline_cli.main", *map(str, arguments)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    return process.returncode, out.decode()
+
+
+def container(pod):
+    """The status of the pod's only container."""
+    return pod["status"]["containerStatuses"][0]
+
+
 class Up:
     """A running `stageline up`. Its process and all that it starts carry MARK."""
 
-    def __init__(self, process, mark):
+    def __init__(self, process, folder):
         self.process = process
-        self.mark = mark
+        self.folder = folder
+        self.mark = str(folder)
         self.lines = []
         self.errors = []
         self._readers = [
@@ -48,12 +73,36 @@ class Up:
         """The first line with `text`."""
 
         def found():
-            assert self.process.returncode is None or any(text in line for line in self.lines), (
-                f"it ended without {text!r}: {self.lines + self.errors}"
-            )
-            return next((line for line in self.lines if text in line), None)
+            line = next((line for line in self.lines if text in line), None)
+            assert line or self.process.returncode is None, "it ended"
+            return line
 
-        return await until(found, seconds, f"a line with {text!r} in {self.lines}")
+        try:
+            return await until(found, seconds)
+        except AssertionError:
+            raise AssertionError(f"no line with {text!r} in {self.lines + self.errors}") from None
+
+    async def status(self):
+        """The resource, as `stageline status` has it."""
+        code, out = await stageline(
+            "status", "tiny", "--state-dir", self.folder / "state", "--output", "json"
+        )
+        assert code == 0, f"no status: {self.lines}"
+        return json.loads(out)
+
+    async def pods(self):
+        """The stages' pods, by stage."""
+        async with self.api() as client:
+            found = await client.list(POD.place("default"))
+        labels = [pod["metadata"]["labels"] for pod in found]
+        return {
+            int(told[STAGE]): pod for told, pod in zip(labels, found, strict=True) if STAGE in told
+        }
+
+    def api(self):
+        """A client of its API server."""
+        path = self.folder / "state" / "tiny" / "kubeconfig"
+        return Client(yaml.safe_load(path.read_text())["clusters"][0]["cluster"]["server"])
 
     def signal(self, number):
         os.kill(self.process.pid, number)
@@ -74,16 +123,15 @@ class Up:
 @asynccontextmanager
 async def up(folder, *arguments, **env):
     """Start `stageline up` with these arguments; nothing of it is left afterwards."""
-    mark = str(folder)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "stageline_cli.main", "up", *map(str, arguments)),
         *("--state-dir", str(folder / "state")),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "MARK": mark, **env},
+        env={**os.environ, "MARK": str(folder), **env},
     )
-    running = Up(process, mark)
+    running = Up(process, folder)
     try:
         yield running
     finally:
