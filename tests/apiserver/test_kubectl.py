@@ -150,6 +150,11 @@ def test_small_changes(kubectl):
     kubectl.run("replace", "-f", "-", stdin=obj)
 
 
+def test_secrets_are_created_as_users_do_it(kubectl, call):
+    kubectl.run("create", "secret", "generic", "hf", "--from-literal=HF_TOKEN=xyz")
+    assert call("GET", f"{CORE}/secrets/hf").body["data"] == {"HF_TOKEN": "eHl6"}
+
+
 def test_describe_finds_the_events_of_an_object(kubectl, call):
     uid = call("POST", PIPELINES, pipeline()).body["metadata"]["uid"]
     event = {

@@ -93,6 +93,11 @@ def normal(body: Any) -> Any:
         told = [normal(cause) for cause in causes if not cause["field"].startswith(".spec.repl")]
         result["details"]["causes"] = _sorted(told)
         result["message"] = "*"  # says the same as the causes, in an order of its own
+    if result.get("kind") == "Table":
+        for column in result["columnDefinitions"]:
+            del column["description"]
+        for row in result["rows"]:
+            row["cells"] = [_ageless(cell) for cell in row["cells"]]
     if "regarding" in body or "involvedObject" in body:
         result["metadata"].pop("managedFields", None)  # nobody applies events
     if claims := result.get("managedFields"):
@@ -102,6 +107,10 @@ def normal(body: Any) -> Any:
 
 def _sorted(items: Iterable[Any]) -> list[Any]:
     return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
+
+
+def _ageless(cell: Any) -> Any:
+    return re.sub(r"^\d+s$", "AGE", cell) if isinstance(cell, str) else cell
 
 
 def _claim(entry: Any) -> Any:

@@ -24,12 +24,12 @@ from stageline_local.apiserver.errors import (
     Problem,
     already_exists,
     bad_request,
-    conflict,
     forbidden,
     invalid,
     not_found,
     unsupported_patch,
 )
+from stageline_local.apiserver.identity import check_target, check_version
 from stageline_local.apiserver.kinds import BUILT_IN, Kind, Object
 from stageline_local.apiserver.ownership import Manager
 from stageline_local.apiserver.registry import Registry, Served
@@ -181,12 +181,12 @@ class Api:
             raise invalid(options_kind, "", [problem])
         if not isinstance(config, dict):
             raise bad_request("the body of an apply must be an object")
-        self._check_target(target, config)
+        check_target(kind, target.key, config)
         old = self.store.get(kind, target.key)
         if old is None and target.subresource:
             raise not_found(kind, name)
         decoding.check_applied(kind, node, config, name)
-        _check_version(kind, old, config)
+        check_version(kind, old, config)
         said = self._applicable(target, events.stored(kind, config))
         write = self._write(target, options, "Apply")
         live = old if old is not None else {"metadata": {"name": name}}
@@ -261,7 +261,7 @@ class Api:
         kind, node = target.kind, target.served.node
         if not isinstance(body, dict):
             raise bad_request("the body must be an object")
-        self._check_target(target, body)
+        check_target(kind, target.key, body)
         unknown = decoding.unknown_fields(node, body)
         if unknown and options.validation == "Strict":
             told = ", ".join(f'unknown field "{path}"' for path in unknown)
@@ -277,33 +277,6 @@ class Api:
             decoded = decoding.decoded(kind, meta, known.get("metadata") or {}, "metadata")
             return {**known, "metadata": decoded}
         return {"metadata": {}, **events.stored(kind, decoding.decoded(kind, node, known))}
-
-    def _check_target(self, target: Target, body: Object) -> None:
-        """The object must be what the URL says it is."""
-        kind, (namespace, name) = target.kind, target.key
-        version, said = body.get("apiVersion", kind.api_version), body.get("kind", kind.kind)
-        if version != kind.api_version and said == kind.kind:
-            raise bad_request(
-                f"the API version in the data ({version}) does not match the expected API version "
-                f"({kind.api_version})"
-            )
-        if said != kind.kind:
-            raise bad_request(
-                f'{said} in version "{version.split("/")[-1]}" cannot be handled as a {kind.kind}'
-            )
-        meta = body.get("metadata")
-        if not isinstance(meta, dict):
-            return
-        if name and meta.get("name", name) != name:
-            raise bad_request(
-                f"the name of the object ({meta['name']}) does not match the name on the URL "
-                f"({name})"
-            )
-        if namespace and meta.get("namespace", namespace) != namespace:
-            raise bad_request(
-                "the namespace of the provided object does not match the namespace sent on the "
-                "request"
-            )
 
     def _check_namespace(self, kind: Kind, namespace: str) -> None:
         if not kind.namespaced:
@@ -341,20 +314,3 @@ class Api:
 def _accepted(kind: Kind) -> list[str]:
     strategic = [] if kind.custom else [STRATEGIC_PATCH]
     return [JSON_PATCH, MERGE_PATCH, *strategic, APPLY_PATCH]
-
-
-def _check_version(kind: Kind, old: Object | None, config: Object) -> None:
-    """An apply that names a resource version, or a uid, means that state of that object."""
-    sent = config.get("metadata", {})
-    name = sent.get("name", "")
-    if old is None:
-        if sent.get("uid"):
-            raise conflict(
-                kind,
-                name,
-                "uid mismatch: the provided object specified a uid, and no "
-                "existing object was found",
-            )
-        return
-    if sent.get("resourceVersion") not in (None, "", old["metadata"]["resourceVersion"]):
-        raise conflict(kind, name)

@@ -19,7 +19,7 @@ def defaulted(kind: Kind, obj: Object) -> Object:
     """`obj` of a built-in kind with the defaults of its version."""
     match kind.plural:
         case "pods":
-            return {**obj, "spec": _pod(obj.get("spec", {}))}
+            return {**obj, "spec": _pod(obj.get("spec", {})), **_pod_status(obj)}
         case "deployments":
             return {**obj, "spec": _deployment(obj.get("spec", {}))}
         case "replicasets":
@@ -60,6 +60,13 @@ def _pod(spec: Object) -> Object:
     template = pod_template(spec)
     containers = [_with_requests(each) for each in template["containers"]]
     return {"enableServiceLinks": True, **template, "containers": containers}
+
+
+def _pod_status(obj: Object) -> Object:
+    status = obj.get("status", {})
+    if not status.get("podIP") or status.get("podIPs"):
+        return {}
+    return {"status": {**status, "podIPs": [{"ip": status["podIP"]}]}}
 
 
 def pod_template(spec: Object) -> Object:

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
 
 from aiohttp import web
 
 from stageline_local.apiserver import (
+    asked,
     decoding,
     discovery,
     events,
     logs,
     openapi,
-    selectors,
     subresources,
     tables,
     watching,
 )
 from stageline_local.apiserver.api import APPLY_PATCH, Api, Options, Target
 from stageline_local.apiserver.errors import Refusal, bad_request, expired
-from stageline_local.apiserver.kinds import Kind, Object
+from stageline_local.apiserver.kinds import Object
 from stageline_local.apiserver.paths import Place, place
 from stageline_local.apiserver.writes import DeleteOptions, Deletion
-
-_JSON_TYPES: Final = ("application/json", "application/octet-stream", "text/plain", "*/*")
-_YAML: Final = "application/yaml"
 
 
 class Handlers:
@@ -54,35 +50,35 @@ class Handlers:
 
     async def _on_collection(self, request: web.Request, where: Place) -> web.StreamResponse:
         match request.method:
-            case "GET" if _is_true(request.query.get("watch")):
+            case "GET" if asked.is_true(request.query.get("watch")):
                 return await self._watch(request, where)
             case "GET":
                 return self._list(request, where)
             case "POST":
-                options = _options(request)
-                body = await _body(request)
+                options = asked.options(request)
+                body = await asked.body(request)
                 made = self._api.create(_target(where), body, options)
                 return self._object(request, where, made, options, status=201)
             case "DELETE":
                 return self._delete_all(
-                    request, where, _delete_options(request, await _read(request))
+                    request, where, asked.delete_options(request, await request.read())
                 )
         raise _method_not_allowed()
 
     async def _on_object(self, request: web.Request, where: Place) -> web.StreamResponse:
-        target, options = _target(where), _options(request)
+        target, options = _target(where), asked.options(request)
         match request.method:
-            case "GET" if _is_true(request.query.get("watch")):
+            case "GET" if asked.is_true(request.query.get("watch")):
                 return await self._watch(request, where)
             case "GET":
                 return self._object(request, where, self._api.get(target), options)
             case "PUT":
-                new = self._api.update(target, await _body(request), options)
+                new = self._api.update(target, await asked.body(request), options)
                 return self._object(request, where, new, options)
             case "PATCH":
                 return await self._patch(request, where, options)
             case "DELETE":
-                wishes = _delete_options(request, await _read(request))
+                wishes = asked.delete_options(request, await request.read())
                 deletion = self._api.delete(target, wishes, options.dry_run)
                 return self._deleted(request, where, deletion, options)
         raise _method_not_allowed()
@@ -90,7 +86,7 @@ class Handlers:
     async def _patch(
         self, request: web.Request, where: Place, options: Options
     ) -> web.StreamResponse:
-        target, body = _target(where), await _read(request)
+        target, body = _target(where), await request.read()
         is_new = self._api.store.get(target.kind, target.key) is None
         new = self._api.patch(target, request.content_type, body, options)
         return self._object(request, where, new, options, status=201 if is_new else 200)
@@ -104,18 +100,18 @@ class Handlers:
             case "log", "GET":
                 return await self._log(request, where)
             case "binding", "POST":
-                subresources.bind(self._api, _target(where), await _body(request))
+                subresources.bind(self._api, _target(where), await asked.body(request))
                 return _json({**_success(), "code": 201}, 201)
             case "eviction", "POST":
                 return await self._evict(request, where)
             case "finalize", "PUT":
-                new = self._api.update(_target(where), await _body(request), _options(request))
-                return _json(new)
+                options = asked.options(request)
+                return _json(self._api.update(_target(where), await asked.body(request), options))
         raise _method_not_allowed()
 
     def _list(self, request: web.Request, where: Place) -> web.Response:
         kind, query = where.served.kind, request.query
-        matches = _matches(query, kind)
+        matches = asked.matches(query, kind)
         watching.parsed_version(query.get("resourceVersion"))
         found = [
             events.served(kind, obj)
@@ -123,8 +119,9 @@ class Handlers:
             if matches(obj)
         ]
         page, meta = self._page(query, found)
-        if _wants_table(request):
-            return _json({**tables.table(where.served, page, _included(request)), "metadata": meta})
+        if asked.wants_table(request):
+            table = tables.table(where.served, page, asked.included(request))
+            return _json({**table, "metadata": meta})
         if not kind.custom:  # as Kubernetes does: the list says it for all
             page = [_without_head(obj) for obj in page]
         head = {"kind": f"{kind.kind}List", "apiVersion": kind.api_version}
@@ -149,36 +146,36 @@ class Handlers:
 
     async def _watch(self, request: web.Request, where: Place) -> web.StreamResponse:
         kind, query = where.served.kind, request.query
-        matches = _matches(query, kind, where.name)
+        matches = asked.matches(query, kind, where.name)
         seconds = query.get("timeoutSeconds", "")
-        as_table, served, included = _wants_table(request), where.served, _included(request)
+        as_table, included = asked.wants_table(request), asked.included(request)
 
         def show(obj: Object) -> Object:
             seen = events.served(kind, obj)
-            return tables.table(served, [seen], included) if as_table else seen
+            return tables.table(where.served, [seen], included) if as_table else seen
 
         watch = watching.Watch(
             kind,
             where.namespace,
             matches,
             watching.parsed_version(query.get("resourceVersion")),
-            _is_true(query.get("allowWatchBookmarks")),
-            _is_true(query.get("sendInitialEvents")),
+            asked.is_true(query.get("allowWatchBookmarks")),
+            asked.is_true(query.get("sendInitialEvents")),
             float(seconds) if seconds.isdecimal() else 1800.0,
             show,
         )
         return await watching.serve(request, self._api.store, watch)
 
     async def _scale(self, request: web.Request, where: Place) -> web.Response:
-        target, options = _target(where), _options(request)
+        target, options = _target(where), asked.options(request)
         live = self._api.get(target)
         scale = subresources.scale(target, live)
         if request.method == "GET":
             return _json(scale)
         if request.method == "PUT":
-            wish = await _body(request)
+            wish = await asked.body(request)
         else:
-            body = await _read(request)
+            body = await request.read()
             if request.content_type == APPLY_PATCH:
                 wish = decoding.parsed(body, yaml_too=True)
             else:
@@ -208,18 +205,18 @@ class Handlers:
         return await logs.serve(request, wanted, path, ended)
 
     async def _evict(self, request: web.Request, where: Place) -> web.Response:
-        eviction = await _body(request)
+        eviction = await asked.body(request)
         if eviction.get("metadata", {}).get("name", where.name) != where.name:
             raise bad_request("name in URL does not match name in Eviction object")
-        options = _delete_wishes(eviction.get("deleteOptions") or {}, {})
-        subresources.evict(self._api, _target(where), options, _options(request).dry_run)
+        options = asked.delete_wishes(eviction.get("deleteOptions") or {}, {})
+        subresources.evict(self._api, _target(where), options, asked.options(request).dry_run)
         return _json({**_success(), "code": 201}, 201)
 
     def _delete_all(
         self, request: web.Request, where: Place, wishes: DeleteOptions
     ) -> web.Response:
         kind = where.served.kind
-        matches, options = _matches(request.query, kind), _options(request)
+        matches, options = asked.matches(request.query, kind), asked.options(request)
         gone = []
         for obj in self._api.store.all(kind, where.namespace):
             if matches(obj):
@@ -255,8 +252,10 @@ class Handlers:
         status: int = 200,
     ) -> web.Response:
         shown = events.served(where.served.kind, obj)
-        if _wants_table(request):
-            shown = tables.table(where.served, [shown], _included(request))
+        if asked.wants_table(request):
+            version = {"resourceVersion": obj["metadata"]["resourceVersion"]}
+            shown = tables.table(where.served, [shown], asked.included(request))
+            shown["metadata"] = version
         response = _json(shown, status)
         for warning in options.warnings:
             response.headers.add("Warning", f"299 - {json.dumps(warning)}")
@@ -269,98 +268,12 @@ def _target(where: Place) -> Target:
     return Target(where.served, (namespace, where.name), where.subresource)
 
 
-def _options(request: web.Request) -> Options:
-    query = request.query
-    validation = query.get("fieldValidation") or "Warn"
-    if validation not in ("Strict", "Warn", "Ignore"):
-        raise bad_request(
-            f'fieldValidation: Unsupported value: "{validation}": supported values: '
-            '"Ignore", "Strict", "Warn"'
-        )
-    agent = request.headers.get("User-Agent", "unknown").split("/")[0]
-    manager = query.get("fieldManager", "")
-    return Options(
-        manager or agent,
-        manager,
-        _is_true(query.get("force")),
-        query.get("dryRun") == "All",
-        validation,
-    )
-
-
-def _delete_options(request: web.Request, body: bytes) -> DeleteOptions:
-    said = decoding.parsed(body, yaml_too=True) if body.strip() else {}
-    if not isinstance(said, dict):
-        raise bad_request("the body of a delete must be DeleteOptions")
-    return _delete_wishes(said, request.query)
-
-
-def _delete_wishes(said: Object, query: Mapping[str, str]) -> DeleteOptions:
-    grace: Any = said.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
-    conditions = said.get("preconditions") or {}
-    propagation = said.get("propagationPolicy") or query.get("propagationPolicy") or ""
-    if propagation not in ("", "Background", "Foreground", "Orphan"):
-        raise bad_request(f'invalid propagationPolicy "{propagation}"')
-    try:
-        seconds = None if grace is None else int(grace)
-    except (TypeError, ValueError):
-        raise bad_request(f"gracePeriodSeconds must be a whole number, not {grace!r}") from None
-    return DeleteOptions(
-        seconds,
-        propagation,
-        conditions.get("uid") or "",
-        conditions.get("resourceVersion") or "",
-    )
-
-
-def _matches(query: Mapping[str, str], kind: Kind, name: str = "") -> selectors.Matches:
-    fields = selectors.by_fields(query.get("fieldSelector", ""), kind)
-    labels = selectors.by_labels(query.get("labelSelector", ""))
-    return lambda obj: (
-        (not name or obj["metadata"]["name"] == name)
-        and labels(obj["metadata"].get("labels", {}))
-        and fields(obj)
-    )
-
-
-async def _read(request: web.Request) -> bytes:
-    return await request.read()
-
-
-async def _body(request: web.Request) -> Any:
-    """The object in a request. Refusal (415) for protobuf, which clients then say in JSON."""
-    kind = request.content_type
-    if kind not in _JSON_TYPES and kind != _YAML:
-        raise Refusal(
-            415,
-            "UnsupportedMediaType",
-            "the body of the request was in an unknown format - accepted media types include: "
-            "application/json, application/yaml",
-        )
-    body = decoding.parsed(await request.read(), yaml_too=kind == _YAML)
-    if not isinstance(body, dict):
-        raise bad_request("the body must be an object")
-    return body
-
-
-def _wants_table(request: web.Request) -> bool:
-    return "as=Table" in request.headers.get("Accept", "")
-
-
-def _included(request: web.Request) -> str:
-    return request.query.get("includeObject", "")
-
-
 def _without_head(obj: Object) -> Object:
     return {key: value for key, value in obj.items() if key not in ("kind", "apiVersion")}
 
 
 def _success() -> Object:
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
-
-
-def _is_true(text: str | None) -> bool:
-    return (text or "").lower() in ("true", "1")
 
 
 def _method_not_allowed() -> Refusal:

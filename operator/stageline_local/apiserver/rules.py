@@ -23,9 +23,10 @@ _MOVABLE: Final = ("activeDeadlineSeconds", "tolerations")
 def problems(kind: Kind, node: Node, obj: Object, old: Object | None) -> list[Problem]:
     """What is wrong with an object of a built-in kind; `old` is its state before, if any."""
     found: list[Problem] = []
-    if "spec" in node.properties:
+    is_new = old is None or old.get("spec") != obj.get("spec")
+    if is_new and "spec" in node.properties:
         found += _required(node.properties["spec"], obj.get("spec"), "spec")
-    if not found:  # what follows takes required fields for granted
+    if is_new and not found:  # what follows takes required fields for granted
         for check in _CHECKS.get(kind.plural, ()):
             found += check(obj)
     if old is not None:

@@ -95,7 +95,7 @@ class ApiServer:
 
     def drop_watches(self) -> None:
         """Drop the connections of all watches. From any thread."""
-        self._on_loop(lambda: [_abort(transport) for transport in list(self._watches)])
+        self._on_loop(lambda: _abort(*self._watches))
 
     def compact(self) -> None:
         """Forget the history of changes: a watch from before is told 410. From any thread."""
@@ -192,10 +192,11 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _drop_connections(runner: web.AppRunner | None) -> None:
     server = runner.server if runner is not None else None
-    for connection in list(server.connections) if server is not None else ():
-        _abort(connection.transport)
+    if server is not None:
+        _abort(*(connection.transport for connection in server.connections))
 
 
-def _abort(transport: asyncio.BaseTransport | None) -> None:
-    if isinstance(transport, asyncio.Transport):
-        transport.abort()
+def _abort(*transports: asyncio.BaseTransport | None) -> None:
+    for transport in transports:
+        if isinstance(transport, asyncio.Transport):
+            transport.abort()

@@ -41,9 +41,10 @@ def scale(target: Target, obj: Object) -> Object:
     }
 
 
-def rescaled(target: Target, obj: Object, wish: Object) -> Object:
+def rescaled(target: Target, obj: Object, wish: Any) -> Object:
     """`obj` with what a Scale wishes. Refusal (400, 422) if that is no number of replicas."""
-    replicas = wish.get("spec", {}).get("replicas", 0)
+    spec = wish.get("spec") if isinstance(wish, dict) else None
+    replicas = spec.get("replicas", 0) if isinstance(spec, dict) else None
     if not isinstance(replicas, int) or isinstance(replicas, bool):
         raise bad_request(
             'Scale in version "v1" cannot be handled as a Scale: json: cannot unmarshal '

@@ -26,10 +26,12 @@ class Column(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The columns of a kind after its name, and what fills them."""
+    """The columns of a kind, and what fills them."""
 
     columns: tuple[Column, ...]
     cells: Cells
+    named: bool = True
+    """Whether a column with the name comes before the others."""
 
 
 def table(
@@ -38,7 +40,7 @@ def table(
     """The Table of these objects; `include` says how much of each: Object, None or its metadata."""
     moment = now or datetime.now(UTC)
     layout = _custom(served.declared) if served.kind.custom else _layout(served.kind.plural)
-    columns = (Column("Name", format="name"), *layout.columns)
+    names = (Column("Name", format="name"),) if layout.named else ()
     return {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
@@ -51,11 +53,11 @@ def table(
                 "description": column.name,
                 "priority": column.priority,
             }
-            for column in columns
+            for column in (*names, *layout.columns)
         ],
         "rows": [
             {
-                "cells": [obj["metadata"]["name"], *layout.cells(obj, moment)],
+                "cells": [obj["metadata"]["name"]] * layout.named + layout.cells(obj, moment),
                 "object": _included(obj, include),
             }
             for obj in objects
@@ -257,7 +259,6 @@ _LAYOUTS: Final[Mapping[str, Layout]] = {
         _columns(
             *("Ready", "Up-to-date", "Available", "Age"),
             wide=_WORKLOAD_WIDE,
-            integers=("Up-to-date", "Available"),
         ),
         _deployment,
     ),
@@ -274,9 +275,13 @@ _LAYOUTS: Final[Mapping[str, Layout]] = {
         _service,
     ),
     "events": Layout(
-        _columns("Last Seen", "Type", "Reason", "Object", wide=("Subobject", "Source"))
-        + _columns("Message", wide=("First Seen", "Count", "Name"), integers=("Count",)),
+        (
+            *_columns("Last Seen", "Type", "Reason", "Object", wide=("Subobject", "Source")),
+            *_columns("Message", wide=("First Seen", "Count")),
+            Column("Name", priority=1, format="name"),
+        ),
         _event,
+        named=False,
     ),
     "nodes": Layout(
         _columns(
@@ -286,15 +291,18 @@ _LAYOUTS: Final[Mapping[str, Layout]] = {
         _node,
     ),
     "configmaps": Layout(
-        _columns("Data", "Age", integers=("Data",)),
+        _columns("Data", "Age"),
         lambda obj, now: [
             len(obj.get("data", {})) + len(obj.get("binaryData", {})),
             _age(obj, now),
         ],
     ),
     "secrets": Layout(
-        _columns("Type", "Data", "Age", integers=("Data",)),
+        _columns("Type", "Data", "Age"),
         lambda obj, now: [obj["type"], len(obj.get("data", {})), _age(obj, now)],
+    ),
+    "serviceaccounts": Layout(
+        _columns("Secrets", "Age"), lambda obj, now: [len(obj.get("secrets", [])), _age(obj, now)]
     ),
     "namespaces": Layout(
         _columns("Status", "Age"),
@@ -307,9 +315,7 @@ _LAYOUTS: Final[Mapping[str, Layout]] = {
         ),
         _budget,
     ),
-    "controllerrevisions": Layout(
-        _columns("Controller", "Revision", "Age", integers=("Revision",)), _revision
-    ),
+    "controllerrevisions": Layout(_columns("Controller", "Revision", "Age"), _revision),
     "leases": Layout(
         _columns("Holder", "Age"),
         lambda obj, now: [obj.get("spec", {}).get("holderIdentity", ""), _age(obj, now)],

@@ -83,7 +83,7 @@ def created(write: Write, obj: Object, namespace: str) -> Object:
         **{key: value for key, value in sent.items() if key not in _SERVERS_OWN and value},
     }
     rest = {key: value for key, value in obj.items() if key not in ("kind", "apiVersion")}
-    if write.kind.has_status:
+    if write.kind.has_status and write.kind.kind != "Node":  # which kubelets register with theirs
         rest.pop("status", None)
     head = {"kind": write.kind.kind, "apiVersion": write.kind.api_version}
     return {**head, **rest, "metadata": meta}
@@ -112,7 +112,7 @@ def updated(write: Write, old: Object, new: Object) -> Object:
 
 
 def _meta(old: Object, sent: Object) -> Object:
-    kept = {key: old[key] for key in _SERVERS_OWN if key in old}
+    kept: Object = {key: old[key] for key in _SERVERS_OWN if key in old}
     free = {key: value for key, value in sent.items() if key not in _SERVERS_OWN and value}
     return {**kept, **free}
 
@@ -201,7 +201,7 @@ def ripe(kind: Kind, obj: Object) -> bool:
         return False
     if kind.plural == "namespaces":
         return not obj.get("spec", {}).get("finalizers")
-    return meta.get("deletionGracePeriodSeconds", 0) == 0
+    return not meta.get("deletionGracePeriodSeconds")
 
 
 def _finalizers(there: list[str], propagation: str) -> list[str]:

@@ -30,8 +30,8 @@ def problems(node: Node, new: Any, old: Any, path: str = "") -> Iterator[Problem
     elif isinstance(new, list):
         known = {element(node, item): item for item in old or ()} if node.keys else {}
         for place, item in enumerate(new):
-            before = known.get(element(node, item)) if node.keys else None
-            yield from problems(node.item(), item, before, f"{path}[{place}]")
+            former = known.get(element(node, item)) if node.keys else None
+            yield from problems(node.item(), item, former, f"{path}[{place}]")
 
 
 def _judged(
