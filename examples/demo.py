@@ -96,7 +96,8 @@ def embeddings(minilm: Serving) -> None:
         vectors = infer(client, minilm.model, "embedding", text_input=array_of(SENTENCES))
         show_similarities(vectors @ vectors.T)
         check_hidden_states(client, minilm)
-    show_stages(minilm)
+    check_stages(minilm)
+    show_status(minilm)
 
 
 def text(tiny_llama: Serving) -> None:
@@ -110,34 +111,29 @@ def text(tiny_llama: Serving) -> None:
     screen.end()
     check_text("".join(pieces))
     print(f"\n   {len(pieces)} pieces, equal to the text of the uncut model in every byte")
-    show_stages(tiny_llama)
+    check_stages(tiny_llama)
 
 
 def healing(tiny_llama: Serving) -> None:
     """Part 3: a stage is killed while a text streams; then its pod is deleted."""
     say("3. A stage is killed while a text streams")
     before = tiny_llama.pods()
-    pid = process_of(before[1])
     tiny_llama.from_now()
-    kill_while_streaming(tiny_llama, pid)
-    show(tiny_llama.until_ready_again())
-    check_text("".join(stream(tiny_llama, PROMPT)))
-    print("   asked again: the text of the uncut model, in every byte")
+    kill_while_streaming(tiny_llama, process_of(before[1]))
+    show_status(tiny_llama)
+    check_healed(tiny_llama)
     after = tiny_llama.pods()
     if uids(after) != uids(before):
         raise Wrong("a pod was replaced though only its process had died")
-    show_stages(tiny_llama, restarts=(0, 1))
 
     name = after[0]["metadata"]["name"]
     print(f"\n   $ kubectl delete pod {name}")
     tiny_llama.kubectl("delete", "pod", name)
-    show(tiny_llama.until_ready_again())
-    check_text("".join(stream(tiny_llama, PROMPT)))
-    print("   asked again: the text of the uncut model, in every byte")
+    check_healed(tiny_llama)
     last = tiny_llama.pods()
     if uids(last)[0] == uids(after)[0] or uids(last)[1] != uids(after)[1]:
         raise Wrong("the deleted pod, and no other, should have been replaced")
-    show_stages(tiny_llama, restarts=(0, 1))
+    show_status(tiny_llama)
 
 
 # What the client does
@@ -200,7 +196,7 @@ def kill_while_streaming(serving: Serving, pid: int) -> None:
                 os.kill(pid, signal.SIGKILL)
     except BrokenOffError as broken:
         screen.end()
-        print(f"\n   $ kill -9 {pid}\n   {broken}\n")
+        print(f"\n   $ kill -9 {pid}\n   {broken}")
         if "stage 1" not in str(broken):
             raise Wrong(f"the sentence does not name the stage: {broken}") from None
         return
@@ -272,6 +268,29 @@ def check_text(written: str) -> None:
         raise Wrong(f"two stages wrote {written!r}, the uncut model writes {expected!r}")
 
 
+def check_healed(serving: Serving) -> None:
+    """Ready again, nobody but stage 1 was restarted, and the model answers as before."""
+    print()
+    show(serving.until_ready_again())
+    check_text("".join(stream(serving, PROMPT)))
+    print("   asked again: the text of the uncut model, in every byte")
+    check_stages(serving, restarts=(0, 1))
+
+
+def check_stages(serving: Serving, restarts: tuple[int, ...] = ()) -> None:
+    """Wrong unless each stage holds its own layers, loaded once by its process."""
+    stages = serving.resource()["status"]["stages"]
+    for stage in stages:
+        if stage["loads"] != 1 or stage["bytesLoaded"] != stage["bytesTotal"]:
+            raise Wrong(
+                f"stage {stage['stage']} of {serving.model} has loaded {stage['loads']} times, and "
+                f"{stage['bytesLoaded']} of {stage['bytesTotal']} bytes: once and all is right"
+            )
+    counted = tuple(stage.get("restarts", 0) for stage in stages)
+    if counted != (restarts or (0,) * len(stages)):
+        raise Wrong(f"the stages of {serving.model} were restarted {counted} times")
+
+
 # What is shown
 
 
@@ -283,28 +302,17 @@ def show_plan(serving: Serving) -> None:
     """The plan, made from sizes alone before any stage was started."""
     print(f"\n   $ stageline up examples/{serving.model}.yaml")
     for line in serving.plan():
-        print(f"   {line}")
+        print(f"   {line}".rstrip())
 
 
 def show(lines: Iterable[str]) -> None:
     for line in lines:
-        print(f"   {line}")
+        print(f"   {line}".rstrip())
 
 
-def show_stages(serving: Serving, restarts: tuple[int, ...] = ()) -> None:
-    """The status; Wrong unless each stage holds its own layers, loaded once by its process."""
-    stages = serving.resource()["status"]["stages"]
+def show_status(serving: Serving) -> None:
     print(f"\n   $ stageline status {serving.model}")
     show(serving.status().splitlines())
-    for stage in stages:
-        if stage["loads"] != 1 or stage["bytesLoaded"] != stage["bytesTotal"]:
-            raise Wrong(
-                f"stage {stage['stage']} of {serving.model} has loaded {stage['loads']} times, and "
-                f"{stage['bytesLoaded']} of {stage['bytesTotal']} bytes: once and all is right"
-            )
-    counted = tuple(stage.get("restarts", 0) for stage in stages)
-    if counted != (restarts or (0,) * len(stages)):
-        raise Wrong(f"the stages of {serving.model} were restarted {counted} times")
 
 
 class Flow:

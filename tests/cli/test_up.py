@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 
 from stageline_cli.summary import condition
 from support.processes import environment, processes_marked, until
@@ -15,6 +16,14 @@ PLACE = PIPELINE_DEPLOYMENT.place("default", "tiny")
 
 def process_of(pod) -> int:
     return int(container(pod)["containerID"].removeprefix("process://"))
+
+
+def operator_of(folder) -> int:
+    """The process of the operator that runs for the test in this folder."""
+    for pid in processes_marked(str(folder)):
+        if b"stageline_operator" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return pid
+    raise AssertionError("no operator runs")
 
 
 async def test_serve_heal_refuse_and_stop(tmp_path):
@@ -42,6 +51,8 @@ async def test_serve_heal_refuse_and_stop(tmp_path):
         code, after = await stageline(*call)
         assert (code, after) == (0, before), "the answer changed with the restart"
 
+        os.kill(operator_of(tmp_path), signal.SIGKILL)
+        await running.line("the operator ended (killed by SIGKILL")
         async with running.api() as client:
             await client.merge_patch(PLACE, {"spec": {"pipeline": {"stages": 99}}})
             await running.line("Stalled True PlanRefused")
