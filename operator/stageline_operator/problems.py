@@ -193,8 +193,7 @@ def _of_router(situation: Situation) -> Iterator[Problem]:
     if not router.settled:
         yield Problem(
             Reason.ROUTER_STARTING,
-            f"{router.available} of {router.wanted} routers answer, {router.updated} are of the "
-            "newest shape",
+            f"{router.updated} of {router.wanted} routers are made, {router.available} answer",
         )
 
 

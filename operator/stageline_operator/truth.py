@@ -31,6 +31,11 @@ CONFIG_REASONS: Final = frozenset(
         "PreCreateHookError", "PreStartHookError", "PostStartHookError",
     }
 )  # fmt: skip
+_FROM_OUTSIDE: Final = {
+    137: "killed by SIGKILL (by hand, by its kubelet, or for want of memory)",
+    143: "ended by SIGTERM",
+}
+"""What the process wrote last has nothing to do with these."""
 _PULL = "ImagePullBackOff"
 _CAUSE_OF_PULL = "ErrImagePull: "
 
@@ -159,25 +164,26 @@ def _pull(reason: str, message: str, container: Object) -> PodTruth:
 
 
 def _crashed(container: Object, ended: Object) -> PodTruth:
-    killed = ended.get("reason") == "OOMKilled"
+    waits = container.get("state", {}).get("waiting") is not None
+    reason = "CrashLoopBackOff" if waits else "Error"
     return PodTruth(
         "Failed",
         failed=int(container.get("restartCount", 0)) >= CRASHES,
-        reason="OOMKilled" if killed else "CrashLoopBackOff",
+        reason="OOMKilled" if ended.get("reason") == "OOMKilled" else reason,
         message=_end(ended) or "its container ends again and again",
     )
 
 
 def _end(ended: Object) -> str:
-    """The last words of a container that ended."""
+    """The last words of a container that ended, unless it was not asked for any."""
     if not ended:
         return ""
-    how = f"exit code {ended.get('exitCode', 'unknown')}"
-    if ended.get("signal"):
-        how = f"signal {ended['signal']}"
+    code = ended.get("exitCode", "unknown")
     if ended.get("reason") == "OOMKilled":
-        how = "it used more memory than its limit"
-    return joined(how, last_line(ended.get("message", "")))
+        return joined("it used more memory than its limit", last_line(ended.get("message", "")))
+    if code in _FROM_OUTSIDE:
+        return f"exit code {code}, {_FROM_OUTSIDE[code]}"
+    return joined(f"exit code {code}", last_line(ended.get("message", "")))
 
 
 def _at_work(status: Object) -> PodTruth:

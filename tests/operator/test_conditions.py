@@ -163,7 +163,7 @@ TABLE = {
             "StagesScheduled=False Scheduling", "ModelLoaded=False StageStarting",
             "PipelineConnected=False StagesNotLoaded", "RouterReady=False RouterStarting",
         ),
-        "0 of 1 routers answer",
+        "1 of 1 routers are made, 0 answer",
     ),
     "no node fits": Told(
         sick(unschedulable(ONE)),

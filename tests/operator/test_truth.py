@@ -89,8 +89,15 @@ TABLE = [
         "crashed, not started again yet",
         pod(ready=False, container={"ready": False, "state": ended(3, "cannot download x")}),
         "Failed",
-        "CrashLoopBackOff",
+        "Error",
         "exit code 3: cannot download x",
+    ),
+    (
+        "killed from outside",
+        pod(ready=False, container={"ready": False, "state": ended(137, "loaded stage=1")}),
+        "Failed",
+        "Error",
+        "exit code 137, killed by SIGKILL (by hand, by its kubelet, or for want of memory)",
     ),
     (
         "out of memory",
