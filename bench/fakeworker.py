@@ -1,0 +1,159 @@
+"""What 1,000 pipelines on fake nodes lack: leaders that report, and profiles that get taken.
+
+One process answers stageline.v1.Pipeline/Watch for every pipeline there is, as a leader would whose
+ring turns, and ends every profile pod with a profile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Final
+
+import grpc
+
+from access import Server, connected
+from stageline.v1 import pipeline_pb2 as pb
+from stageline.v1 import pipeline_pb2_grpc as services
+from stageline_api.profile import ModelProfile, Unit
+from stageline_local.client import POD, ApiError, Client, Object
+from stageline_worker.last_words import packed
+
+_PROFILE_PODS: Final = "app.kubernetes.io/component=profile"
+_LAYER_BYTES: Final = 200 << 20
+_START_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pretence:
+    """What every pipeline is like."""
+
+    stages: int = 4
+    layers: int = 24
+
+
+@contextmanager
+def working(server: Server, pretence: Pretence) -> Iterator[int]:
+    """The workers, in a process of their own until the block ends; where on loopback they answer."""
+    spawn = get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_main, args=(server, pretence, theirs), daemon=True)
+    process.start()
+    try:
+        if not ours.poll(_START_SECONDS):
+            raise SystemExit("the fake workers did not start")
+        yield ours.recv()
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _main(server: Server, pretence: Pretence, parent: Connection) -> None:
+    asyncio.run(_work(server, pretence, parent))
+
+
+async def _work(server: Server, pretence: Pretence, parent: Connection) -> None:
+    async with _leaders(pretence) as port, connected(server) as client:
+        parent.send(port)
+        await _end_profiles(client, profile(pretence.layers))
+
+
+@asynccontextmanager
+async def _leaders(pretence: Pretence) -> AsyncIterator[int]:
+    server = grpc.aio.server()
+    services.add_PipelineServicer_to_server(_Leaders(pretence), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(None)
+
+
+class _Leaders(services.PipelineServicer):
+    """The leader of whichever pipeline is asked for."""
+
+    def __init__(self, pretence: Pretence) -> None:
+        self._pretence = pretence
+
+    async def Watch(
+        self, request: pb.WatchRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.PipelineReport]:
+        yield report(request, self._pretence)
+        await asyncio.Event().wait()  # nothing changes; whoever asked hangs up
+
+
+def report(request: pb.WatchRequest, pretence: Pretence) -> pb.PipelineReport:
+    """A ring that turns."""
+    share = pretence.layers // pretence.stages
+    return pb.PipelineReport(
+        pipeline=request.pipeline, revision=request.revision, state=pb.READY, session=1, sessions=1,
+        stages=[
+            pb.WorkerReport(
+                stage=stage, incarnation=1, revision=request.revision, state=pb.SERVING,
+                first_layer=stage * share, end_layer=(stage + 1) * share,
+                loaded_bytes=share * _LAYER_BYTES, total_bytes=share * _LAYER_BYTES, loads=1,
+                device="cpu", dtype="bfloat16", transport="grpc", session=1, microbatches=1,
+                compute_seconds=0.01, hop_seconds=0.0005,
+            )
+            for stage in range(pretence.stages)
+        ],
+    )  # fmt: skip
+
+
+def profile(layers: int) -> str:
+    """The termination message of a pod that has profiled a model of equal layers."""
+    matrix = {"parameters": 32_000 * 1024, "stored_bytes": 2 * 32_000 * 1024}
+    made = ModelProfile(
+        architecture="LlamaForCausalLM", task="generate", dtype="bfloat16", hidden_size=1024,
+        vocab_size=32_000, max_model_len=8192, tied_head=False,
+        units=(
+            Unit(kind="embedding", active_parameters=1024, **matrix),
+            Unit(
+                kind="layer", count=layers, parameters=_LAYER_BYTES // 2,
+                active_parameters=_LAYER_BYTES // 2, stored_bytes=_LAYER_BYTES,
+                kv_values_per_token=1024,
+            ),
+            Unit(kind="head", active_parameters=matrix["parameters"], **matrix),
+        ),
+    )  # fmt: skip
+    return packed(made)
+
+
+async def _end_profiles(client: Client, message: str) -> None:
+    """Runs until it is cancelled."""
+    async with asyncio.TaskGroup() as ending:
+        async for change in client.follow(POD.place(), labels=_PROFILE_PODS):
+            if change.type in ("ADDED", "MODIFIED") and _runs(change.object):
+                ending.create_task(_end(client, change.object, message))
+
+
+def _runs(pod: Object) -> bool:
+    """A fake node has said so: it says nothing more of this pod."""
+    status = pod.get("status") or {}
+    return bool(status.get("podIP")) and status.get("phase") == "Running"
+
+
+async def _end(client: Client, pod: Object, message: str) -> None:
+    status = pod["status"]["containerStatuses"][0]
+    ended = {"exitCode": 0, "reason": "Completed", "message": message}
+    container = {**status, "ready": False, "started": False, "state": {"terminated": ended}}
+    conditions = [
+        {**one, "status": "False"} if one["type"] in ("Ready", "ContainersReady") else one
+        for one in pod["status"]["conditions"]
+    ]
+    body = {
+        "metadata": {"uid": pod["metadata"]["uid"]},
+        "status": {
+            "phase": "Succeeded", "containerStatuses": [container], "conditions": conditions,
+        },
+    }  # fmt: skip
+    try:
+        await client.merge_patch(POD.of(pod), body, subresource="status")
+    except ApiError as error:
+        if error.status not in (404, 409):  # gone, or another by now
+            raise
