@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import typer
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from stageline_cli.summary import (
     STAGE_HEADINGS,
-    is_ready,
     news,
-    right_aligned,
     stage_rows,
+    stages,
+    table,
     troubles,
 )
 
 Object = dict[str, Any]
 
 _STYLES = {"Serving": "green", "Loaded": "cyan", "Loading": "yellow", "Failed": "red"}
-_NARROW = frozenset({"pod", "node"})  # left out: here every pod is a process of this machine
-_NAMES = tuple(heading for heading in STAGE_HEADINGS if heading not in _NARROW)
+_COLUMNS = (
+    "pipeline", "stage", "layers", "state", "loaded", "restarts", "compute", "hop", "transport",
+    "message",
+)  # fmt: skip
 
 
 class Screen(Protocol):
@@ -102,28 +104,22 @@ class Lines:
 
 
 def picture(resource: Object) -> Group:
-    """One row a stage, and below it a line for each thing that is not as it should be."""
-    style = "green" if is_ready(resource) else "yellow"
-    wrong = [Text(line, style=style) for line in troubles(resource)]
-    return Group(_table(resource), *wrong)
+    """A line for each stage, as far as the terminal is wide, and each thing that is wrong."""
+    wrong = [Text(line, style="yellow") for line in troubles(resource)]
+    return Group(*(_stage_lines(resource) if stages(resource) else ()), *wrong)
 
 
-def _table(resource: Object) -> Table:
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in _NAMES:
-        made.add_column(
-            heading,
-            justify="right" if right_aligned(heading) else "left",
-            no_wrap=heading != "message",
-            overflow="fold",
-        )
-    for row in stage_rows(resource):
-        cells = dict(zip(STAGE_HEADINGS, row, strict=True))
-        made.add_row(*(_styled(name, cells[name]) for name in _NAMES))
-    return made
+def _stage_lines(resource: Object) -> Iterator[Text]:
+    owner = resource["metadata"]["name"]
+    rows = [dict(zip(STAGE_HEADINGS, row, strict=True)) for row in stage_rows(resource)]
+    for row in rows:
+        row["pipeline"] = row["pipeline"].removeprefix(f"{owner}-")
+    cells = [tuple(row[name] for name in _COLUMNS) for row in rows]
+    heading, *lines = table(_COLUMNS, cells)
+    yield _line(heading, "bold")
+    for line, row in zip(lines, rows, strict=True):
+        yield _line(line, _STYLES.get(row["state"], ""))
 
 
-def _styled(heading: str, text: str) -> Text:
-    if heading == "state":
-        return Text(text, style=_STYLES.get(text, ""))
-    return Text(text, style="red" if heading == "message" else "")
+def _line(text: str, style: str) -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")

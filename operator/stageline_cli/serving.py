@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Protocol
+
+import yaml
 
 from stageline_api.crd import PLURAL
 from stageline_api.resource import API_VERSION, KIND
 from stageline_cli.summary import is_ready
 from stageline_cli.verdict import hopeless
 from stageline_local.client import POD, ApiError, Change, Client, Kind, Object, key
-from stageline_local.cluster import EmbeddedCluster
+from stageline_local.cluster import EmbeddedCluster, kubeconfig
 from stageline_local.process import ProcessSpec
 from stageline_local.runtime import Runtime
 from stageline_local.statedir import StateDir
@@ -84,8 +87,14 @@ class Serving:
 
     async def run(self) -> None:
         """Return after an end in order, at once, or by deletion; GaveUp when there is no use."""
-        cluster = EmbeddedCluster(self._state.path, computes=_is_stage, host_port=self._host_port)
+        cluster = EmbeddedCluster(
+            self._state.path,
+            resources=_accelerators(),
+            computes=_is_stage,
+            host_port=self._host_port,
+        )
         async with cluster, Client(cluster.url, agent="stageline up") as client, self._operator:
+            cluster.kubeconfig.write_text(yaml.safe_dump(kubeconfig(cluster.url, self._namespace)))
             self._operator.keep([self._operator_spec(cluster.url)])
             await self._create(client)
             self._audience.say(
@@ -217,6 +226,12 @@ class Serving:
         killed.cancel()
         order.cancel()
         await asyncio.gather(order, killed, return_exceptions=True)
+
+
+def _accelerators() -> dict[str, str]:
+    """What a stage may ask for beside processors and memory."""
+    count = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return {"nvidia.com/gpu": str(count)}
 
 
 def _is_stage(pod: Object) -> bool:

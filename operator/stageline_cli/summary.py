@@ -169,9 +169,8 @@ def condition(resource: Object, kind: str) -> Object:
 
 
 def is_ready(resource: Object) -> bool:
-    """Its newest spec is served: Ready is True, and about this generation."""
-    entry = condition(resource, "Ready")
-    return entry.get("status") == "True" and not _is_behind(resource)
+    """It is served; where its spec is newer than what is served, the old one is."""
+    return condition(resource, "Ready").get("status") == "True"
 
 
 def age(now: datetime, then: datetime) -> str:
@@ -211,11 +210,6 @@ def _stage_line(stage: Object) -> str:
         stage.get("message", ""),
     )
     return "  ".join(filter(None, facts))
-
-
-def right_aligned(heading: str) -> bool:
-    """Whether it stands over numbers."""
-    return heading in _RIGHT
 
 
 def _headline(resource: Object, now: datetime) -> Cells:
@@ -273,4 +267,4 @@ def _two(large: int, large_unit: str, small: int, small_unit: str, *, below: int
 
 
 def _cell(text: str, heading: str, width: int) -> str:
-    return text.rjust(width) if right_aligned(heading) else text.ljust(width)
+    return text.rjust(width) if heading in _RIGHT else text.ljust(width)

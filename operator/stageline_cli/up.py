@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 import os
 import signal
@@ -28,6 +29,7 @@ Object = dict[str, Any]
 _NOHUP = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # `nohup stageline up` means it
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *(() if _NOHUP else (signal.SIGHUP,)))
 _KILLED = 130
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 # `timeout` and some terminals send one signal to the process and again to its group: that is one.
 _ONE_SIGNAL_SECONDS = 0.3
 _ASKED = 50
@@ -126,11 +128,14 @@ async def _supervise(
 
 
 def as_written(deployment: PipelineDeployment) -> Object:
-    """The resource with what its author wrote, and no defaults beside it."""
+    """The resource with what its author wrote, as `kubectl apply` would send it."""
     written = deployment.model_dump(mode="json", by_alias=True, exclude_unset=True)
     metadata = {"namespace": deployment.metadata.namespace, **written["metadata"]}
     kind = {"apiVersion": deployment.api_version, "kind": deployment.kind}
-    return {**kind, **written, "metadata": metadata}
+    resource = {**kind, **written, "metadata": metadata}
+    applied = {_LAST_APPLIED: json.dumps(resource)}
+    annotations = {**metadata.get("annotations", {}), **applied}
+    return {**resource, "metadata": {**metadata, "annotations": annotations}}
 
 
 @contextmanager

@@ -28,16 +28,21 @@ def printed(one) -> list[str]:
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
-def test_table_has_a_row_for_each_stage_and_a_line_for_each_trouble():
+def test_picture_has_a_line_for_each_stage_and_for_each_trouble():
     heading, first, second, *rest = printed(LOADING)
     assert heading.split() == [
-        "pipeline", "stage", "layers", "state", "loaded", "loads", "compute", "hop", "transport",
-        "restarts", "message",
+        "pipeline", "stage", "layers", "state", "loaded", "restarts", "compute", "hop", "transport",
     ]  # fmt: skip
-    assert first.split()[:4] == ["llama-f00-0", "0", "0-2", "Loaded"]
+    assert first.split()[:4] == ["f00-0", "0", "0-2", "Loaded"]
     assert second.split()[3:8] == ["Loading", "1", "MiB", "of", "3"]
     assert rest == [f"Ready False StageLoading: {SENTENCE}"]
     assert len(printed(SERVING)) == 3
+    assert max(map(len, printed(SERVING))) <= 80, "it does not fit an ordinary terminal"
+
+
+def test_before_anything_is_known_there_is_no_line_of_a_stage():
+    fresh = resource(stages=[], conditions=conditions(Ready=("Unknown", "Accepted", "seen")))
+    assert printed(fresh) == ["Ready Unknown Accepted: seen"]
 
 
 def test_message_with_brackets_is_printed_as_it_is():

@@ -97,16 +97,16 @@ def test_only_what_is_not_as_it_should_be_is_trouble(changes, lines):
 
 
 @pytest.mark.parametrize(
-    ("status", "ready"),
+    ("entries", "ready"),
     [
-        ({}, True),
-        ({"conditions": []}, False),
-        ({"observedGeneration": 1}, False),
-        ({"conditions": conditions(Ready=("Unknown", "Accepted", ""))}, False),
+        (conditions(), True),
+        ([], False),
+        (conditions(Ready=("Unknown", "Accepted", "")), False),
+        (conditions(Ready=("False", "RouterFailed", "")), False),
     ],
 )
-def test_ready_is_about_the_newest_spec(status, ready):
-    assert is_ready(resource(**status)) == ready
+def test_ready_is_what_the_condition_says(entries, ready):
+    assert is_ready(resource(conditions=entries)) == ready
 
 
 def told(*, essence=False, **status):
