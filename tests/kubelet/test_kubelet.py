@@ -5,7 +5,7 @@ import signal
 
 from aiohttp import web
 
-from stageline_local.client import CONFIG_MAP, NODE, SECRET
+from stageline_local.client import CONFIG_MAP, NODE, POD, SECRET
 from stageline_local.kubelet.events import EVENT
 from stageline_local.kubelet.node import cores
 from support.embedded import (
@@ -13,7 +13,9 @@ from support.embedded import (
     container,
     eventually,
     is_ready,
+    is_running,
     only,
+    script,
     terminated,
     waits_with,
 )
@@ -66,6 +68,21 @@ async def test_kill_9_is_seen_at_once(pods, kubelet):
     assert second["status"]["phase"] == "Running"
     assert written(kubelet.log_path("default", "a", previous=True), str(pid_of(first)))
     await until(lambda: written(kubelet.log_path("default", "a"), str(pid_of(second))))
+
+
+async def test_new_life_is_not_ready_before_it_has_shown_so(pods, tmp_path):
+    check = f"import pathlib, sys; sys.exit(not pathlib.Path('{tmp_path}/good').exists())"
+    probe = {"exec": {"command": script(check)}, "timeoutSeconds": 5, "failureThreshold": 60}
+    (tmp_path / "good").touch()
+    await pods.make("a", container(startupProbe=probe))
+    first = await pods.until("a", is_ready)
+    (tmp_path / "good").unlink()
+    os.kill(pid_of(first), signal.SIGKILL)
+    second = await pods.until("a", lambda s: only(s)["restartCount"] and is_running(s))
+    assert not is_ready(second["status"])
+    assert not only(second["status"])["started"]
+    (tmp_path / "good").touch()
+    await pods.until("a", is_ready)
 
 
 async def test_only_the_killed_container_is_restarted(pods):
@@ -146,12 +163,23 @@ async def test_deletion_asks_first_and_then_insists(pods, kubelet):
     assert not alive(pid)
 
 
-async def test_deletion_that_is_heard_does_not_take_its_grace(pods, client):
-    await pods.make("a", terminationGracePeriodSeconds=60)
+async def test_deletion_that_is_heard_does_not_take_its_grace(pods, kubelet, tmp_path):
+    code = f"""
+        import pathlib, signal, sys, time
+        def leave(*_):
+            pathlib.Path("{tmp_path}/asked").touch()
+            sys.exit()
+        signal.signal(signal.SIGTERM, leave)
+        print("up", flush=True)
+        time.sleep(600)
+    """
+    await pods.make("a", container(code), terminationGracePeriodSeconds=60)
     pid = pid_of(await pods.until("a", is_ready))
+    await until(lambda: written(kubelet.log_path("default", "a"), "up"))
     await pods.delete("a")
     await pods.until_gone("a", seconds=10)
     assert not alive(pid)
+    assert (tmp_path / "asked").exists()
 
 
 async def test_forced_deletion_kills_at_once(pods, kubelet):
@@ -306,11 +334,17 @@ async def test_python_is_the_one_that_runs_this(pods, kubelet):
 async def test_status_is_written_only_when_it_changes(pods, api, client):
     await pods.make("a")
     await pods.until("a", is_ready)
-    before = (await pods.get("a"))["metadata"]["resourceVersion"]
+
+    def writes():
+        path = POD.place("default", "a") + "/status"
+        return sum(request.path == path for request in api.requests)
+
+    before = writes()
     await client.create(CONFIG_MAP.place("default"), config_map("any", word="1"))
+    await client.merge_patch(POD.place("default", "a"), {"metadata": {"labels": {"x": "y"}}})
     await pods.make("b")
     await pods.until("b", is_ready)
-    assert (await pods.get("a"))["metadata"]["resourceVersion"] == before
+    assert 1 <= writes() == before
 
 
 async def test_node_says_what_it_has(pods, client):
@@ -359,6 +393,21 @@ async def test_pods_are_ended_in_the_callers_order(pods, kubelet, tmp_path):
     await kubelet.stop_all(lambda pod: "bca".index(pod["metadata"]["name"]), 20)
     assert ends.read_text() == "b c a "
     assert not processes_marked(str(tmp_path))
+
+
+async def test_what_was_stopped_is_over_and_its_logs_are_kept(pods, kubelet):
+    await pods.make("a", container("print('up', flush=True)\n" + SLEEP))
+    first = await pods.until("a", is_ready)
+    await until(lambda: written(kubelet.log_path("default", "a"), "up"))
+    os.kill(pid_of(first), signal.SIGKILL)
+    await pods.until("a", lambda status: only(status)["restartCount"] and is_ready(status))
+    await until(lambda: written(kubelet.log_path("default", "a"), "up"))
+    await kubelet.stop_all(lambda pod: 0, 20)
+    pod = await pods.until("a", terminated)
+    assert terminated(pod["status"])["exitCode"] == 143
+    assert not is_ready(pod["status"])
+    for previous in (False, True):
+        assert written(kubelet.log_path("default", "a", previous=previous), "up")
 
 
 async def test_end_of_all_pods_has_a_limit(pods, kubelet, tmp_path):

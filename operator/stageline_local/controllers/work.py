@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 from stageline_local.client import ApiError
 
 Key = TypeVar("Key", bound=Hashable)
-_RETRY_SECONDS = 0.2
+_FIRST_RETRY_SECONDS = 0.1
+_LAST_RETRY_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -20,6 +21,7 @@ class Work(Generic[Key]):
     def __init__(self) -> None:
         self._keys: dict[Key, None] = {}
         self._some = asyncio.Event()
+        self._delays: dict[Key, float] = {}
 
     def add(self, key: Key) -> None:
         """Look at this, again if it is being looked at now."""
@@ -27,7 +29,7 @@ class Work(Generic[Key]):
         self._some.set()
 
     async def run(self, look: Callable[[Key], Awaitable[None]]) -> None:
-        """Until cancelled. What the API server refused or did not answer is looked at again."""
+        """Until cancelled. What the API server refused is looked at again, later each time."""
         while True:
             await self._some.wait()
             key = next(iter(self._keys))
@@ -36,6 +38,9 @@ class Work(Generic[Key]):
                 self._some.clear()
             try:
                 await look(key)
+                self._delays.pop(key, None)
             except ApiError as error:
-                _log.info("key=%s again after: %s", key, error)
-                asyncio.get_running_loop().call_later(_RETRY_SECONDS, self.add, key)
+                delay = self._delays.get(key, _FIRST_RETRY_SECONDS)
+                self._delays[key] = min(2 * delay, _LAST_RETRY_SECONDS)
+                _log.info("key=%s again in %g s after: %s", key, delay, error)
+                asyncio.get_running_loop().call_later(delay, self.add, key)

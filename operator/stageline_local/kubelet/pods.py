@@ -243,8 +243,7 @@ class PodKeeper:
             await self._host.client.merge_patch(POD.of(self.pod), body, subresource="status")
         except ApiError as error:
             _log.info("pod=%s status not written: %s", self.pod["metadata"]["name"], error)
-            if error.status not in (404, 409):
-                asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._wake.set)
+            asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._wake.set)
             return
         self._written = status
 
