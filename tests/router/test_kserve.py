@@ -19,7 +19,7 @@ PROGRAM = Path(__file__).parents[1] / "support" / "kserve_client.py"
 def test_the_kserve_sdk_gets_the_uncut_models_answer():
     with front_door(checkpoint("bert"), [3, 3]) as front:
         ran = subprocess.run(
-            [sys.executable, str(PROGRAM), front.address, "model"],
+            [sys.executable, "-P", str(PROGRAM), front.address, "model"],
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
