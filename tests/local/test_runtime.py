@@ -328,3 +328,36 @@ async def test_pipe_watches_where_no_kernel_does(tmp_path, monkeypatch):
         os.kill(first.pid, signal.SIGKILL)
         await running(runtime, restarts=1)
     await until(lambda: not processes_marked(f"{tmp_path}"), what="the watchers' end")
+
+
+async def test_restart_ends_one_life_and_begins_another(tmp_path):
+    async with Runtime() as runtime:
+        runtime.keep([python(tmp_path, DEAF, previous_log=tmp_path / "a.previous")])
+        first = await running(runtime)
+        await until(lambda: written(tmp_path / "a.log", "deaf"))
+        runtime.restart("a", grace_seconds=0.1)
+        second = await running(runtime, restarts=1)
+        assert second.pid != first.pid
+        assert second.exit_code == 137
+        assert first.started <= second.last.started <= second.last.ended <= second.started
+        assert written(tmp_path / "a.previous", "deaf")
+        await until(lambda: (tmp_path / "a.log").read_text() == "deaf\n")
+
+
+async def test_one_process_is_killed_and_no_other(tmp_path):
+    async with Runtime() as runtime:
+        runtime.keep([python(tmp_path, SLEEP), python(tmp_path, SLEEP, name="b")])
+        one, other = await running(runtime, "a"), await running(runtime, "b")
+        runtime.kill("a")
+        await until(lambda: "a" not in runtime.observe())
+        assert not alive(one.pid)
+        assert alive(other.pid)
+
+
+async def test_stop_may_shorten_the_grace(tmp_path):
+    async with Runtime() as runtime:
+        runtime.keep([python(tmp_path, DEAF, grace_seconds=600.0)])
+        seen = await running(runtime)
+        await until(lambda: written(tmp_path / "a.log", "deaf"))
+        await asyncio.wait_for(runtime.stop("a", grace_seconds=0.1), 10)
+        assert not alive(seen.pid)
