@@ -89,8 +89,9 @@ def normal(body: Any) -> Any:
         if not (key == "generateName" and not value)
     }
     if causes := (body.get("details") or {}).get("causes"):
-        # CRDs with a scale subresource are told of bad replicas twice, the second time as `.spec`.
-        told = [normal(cause) for cause in causes if not cause["field"].startswith(".spec.repl")]
+        # CRDs with a scale subresource are told of bad replicas twice.
+        again = (".spec.replicas", ".status.replicas")
+        told = [normal(cause) for cause in causes if cause["field"] not in again]
         result["details"]["causes"] = _sorted(told)
         result["message"] = "*"  # says the same as the causes, in an order of its own
     if result.get("kind") == "Table":

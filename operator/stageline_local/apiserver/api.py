@@ -108,8 +108,6 @@ class Api:
         obj = writes.named(self._decoded(target, body, options))
         self._check_namespace(kind, namespace)
         key = (namespace, obj["metadata"].get("name", ""))
-        if key[1] and self.store.get(kind, key) is not None:
-            raise already_exists(kind, key[1])
         write = self._write(target, options, "Update")
         first = self._complete(target, writes.created(write, obj, namespace))
         first = self._admitted(kind, writes.claimed(write, None, first), None)
@@ -212,15 +210,12 @@ class Api:
 
     def _commit(self, target: Target, old: Object | None, new: Object, options: Options) -> Object:
         """Check the next state of an object, and store it unless nothing changes."""
-        kind, node = target.kind, target.served.node
-        found = names.problems(kind, new["metadata"])
-        if kind.custom:
-            wrong = validation.problems(node, new, old)
-            found += wrong or list(cel.problems(node, new, old))
-        else:
-            found += rules.problems(kind, node, new, old)
-        if found:
-            raise invalid(kind, new["metadata"].get("name", ""), found)
+        kind = target.kind
+        name = new["metadata"].get("name", "")
+        if found := self._problems(target, old, new):
+            raise invalid(kind, name, found)
+        if old is None and self.store.get(kind, target.key) is not None:
+            raise already_exists(kind, name)
         if old is not None:
             if writes.is_same(old, new):
                 return old
@@ -233,6 +228,14 @@ class Api:
         if kind.kind == "CustomResourceDefinition":
             self.registry.declare(stored)
         return stored
+
+    def _problems(self, target: Target, old: Object | None, new: Object) -> list[Problem]:
+        kind, node = target.kind, target.served.node
+        found = names.problems(kind, new["metadata"])
+        if not kind.custom:
+            return found + rules.problems(kind, node, new, old)
+        wrong = validation.problems(node, new, old, status=target.subresource == "status")
+        return validation.summed_up(found + (wrong or list(cel.problems(node, new, old))))
 
     def _remove(self, target: Target, last: Object) -> Object:
         gone = self.store.remove(target.kind, target.key, last)
@@ -274,7 +277,7 @@ class Api:
         known = decoding.pruned(node, body) if unknown else body
         if kind.custom:  # of which only metadata has a Go type
             meta = node.properties["metadata"]
-            decoded = decoding.decoded(kind, meta, known.get("metadata") or {}, "metadata")
+            decoded = decoding.decoded(kind, meta, known.get("metadata") or {})
             return {**known, "metadata": decoded}
         return {"metadata": {}, **events.stored(kind, decoding.decoded(kind, node, known))}
 

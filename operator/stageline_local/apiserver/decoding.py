@@ -93,7 +93,7 @@ def decoded(kind: Kind, node: Node, value: Any, path: str = "", owner: str = "")
         )
     if isinstance(value, dict):
         return {
-            key: decoded(kind, node.child(key), child, _below(path, key), node.name or owner)
+            key: decoded(kind, node.child(key), child, *_inside(node, key, path, owner))
             for key, child in value.items()
             if child is not None
         }
@@ -163,8 +163,11 @@ _EXPECTED: Final = {
 }
 
 
-def _below(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
+def _inside(node: Node, key: str, path: str, owner: str) -> tuple[str, str]:
+    """Path and type as Go tells them: entries of maps are nameless."""
+    if key not in node.properties:
+        return path, owner
+    return (f"{path}.{key}" if path else key), node.name or owner
 
 
 def _go_type(node: Node) -> str:

@@ -21,7 +21,7 @@ _STOPS_RULES: Final = ("FieldValueTypeInvalid", "FieldValueRequired", "FieldValu
 
 
 def defaulted(node: Node, value: Any) -> Any:
-    """`value` with the defaults that the schema gives for what is absent."""
+    """`value` with the defaults that the schema gives for what is absent; null is absent."""
     if isinstance(value, list):
         return [defaulted(node.item(), item) for item in value]
     if not isinstance(value, dict):
@@ -29,7 +29,7 @@ def defaulted(node: Node, value: Any) -> Any:
     result = {
         key: defaulted(node.child(key), child)
         for key, child in value.items()
-        if child is not None or "default" not in node.child(key).raw
+        if child is not None or node.child(key).type == "any" or node.child(key).raw.get("nullable")
     }
     for key, child in node.properties.items():
         if key not in result and "default" in child.raw and node.name != "ObjectMeta":
@@ -37,12 +37,24 @@ def defaulted(node: Node, value: Any) -> Any:
     return result
 
 
-def problems(node: Node, value: Any, old: Any = None) -> list[Problem]:
-    """What is wrong with an object of a custom kind; what was so before is let be."""
+def problems(node: Node, value: Any, old: Any = None, *, status: bool = False) -> list[Problem]:
+    """What is wrong with an object of a custom kind; what was so before is let be.
+
+    `status`: the write was one of the status alone, which sentences then begin at.
+    """
     found = list(_problems(node, value, old, ""))
-    if any(problem.reason in _STOPS_RULES for problem in found):
-        found.append(_WHOLE_NULL)
-    return found
+    return [_from_status(problem) for problem in found] if status else found
+
+
+def summed_up(found: list[Problem]) -> list[Problem]:
+    """What is wrong, and that this may not be all."""
+    stops = any(problem.reason in _STOPS_RULES for problem in found)
+    return [*found, _WHOLE_NULL] if stops else found
+
+
+def _from_status(problem: Problem) -> Problem:
+    inside = problem.field.removeprefix("status.")
+    return problem._replace(message=problem.message.replace(problem.field, inside))
 
 
 def _problems(node: Node, value: Any, old: Any, path: str) -> Iterator[Problem]:
@@ -50,10 +62,9 @@ def _problems(node: Node, value: Any, old: Any, path: str) -> Iterator[Problem]:
         return
     if not is_a(node, value):
         kind = _type_of(value)
-        message = f"{path} in body must be of type {node.type}"
-        said = "null" if value is None else f'"{kind}"'
-        reason = "FieldValueTypeInvalid"
-        yield Problem(path, f'Invalid value: {said}: {message}: "{kind}"', reason)
+        wanted = "integer,string" if node.type == "int-or-string" else node.type
+        message = f'{path} in body must be of type {wanted}: "{kind}"'
+        yield Problem(path, f'Invalid value: "{kind}": {message}', "FieldValueTypeInvalid")
         return
     yield from _value_problems(node, value, path)
     if isinstance(value, dict):
@@ -82,19 +93,18 @@ def _value_problems(node: Node, value: Any, path: str) -> Iterator[Problem]:
 
 
 def _text_problems(node: Node, value: str, path: str) -> Iterator[Problem]:
-    raw = node.raw
-    if (most := raw.get("maxLength")) is not None and len(value) > most:
-        message = f"Too long: may not be more than {most} bytes"
-        yield Problem(path, message, "FieldValueTooLong")
-    if (least := raw.get("minLength")) is not None and len(value) < least:
-        message = f"{path} in body should be at least {least} chars long"
-        yield Problem(path, f"Invalid value: {shown(value)}: {message}")
-    if (pattern := raw.get("pattern")) and not go_pattern(pattern).search(value):
-        message = f"{path} in body should match '{pattern}'"
-        yield Problem(path, f"Invalid value: {shown(value)}: {message}")
+    """The first thing that is wrong with a text."""
+    raw, shown_value = node.raw, f"Invalid value: {shown(value)}"
+    most, least, pattern = raw.get("maxLength"), raw.get("minLength"), raw.get("pattern")
+    if most is not None and len(value) > most:
+        yield Problem(path, f"Too long: may not be more than {most} bytes", "FieldValueTooLong")
+    elif least is not None and len(value) < least:
+        yield Problem(path, f"{shown_value}: {path} in body should be at least {least} chars long")
+    elif pattern and not go_pattern(pattern).search(value):
+        yield Problem(path, f"{shown_value}: {path} in body should match '{pattern}'")
     if raw.get("format") == "date-time" and not _is_time(value):
         message = f"{path} in body must be of type date-time: {shown(value)}"
-        yield Problem(path, f"Invalid value: {shown(value)}: {message}")
+        yield Problem(path, f"{shown_value}: {message}", "FieldValueTypeInvalid")
 
 
 def _range(node: Node, value: float) -> Iterator[str]:
