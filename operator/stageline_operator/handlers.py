@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, cast
 
 import kopf
 from kubernetes.aio.client import Configuration
@@ -90,11 +90,60 @@ def _hushed(name: str) -> Iterator[None]:
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = _NoEssence()
+    settings.persistence.progress_storage = _NoProgress()
+    settings.persistence.diffbase_storage = _NoDiffBase()
     for kind in CHILDREN:
         settings.watching.label_selectors[(*_group_version(kind), kind.plural)] = OWNER
     settings.queueing.idle_timeout = 1.0  # a task per object that had an event; let it go soon
     settings.queueing.exit_timeout = 0.1
     return settings
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """No handler asks what changed, and kopf would copy every object of every event to know it."""
+
+    def build(
+        self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None
+    ) -> kopf.BodyEssence:
+        return cast(kopf.BodyEssence, {})
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        raise AssertionError("nothing here handles changes")
+
+
+class _NoEssence(kopf.DiffBaseStorage):
+    """What changed in an object is what handlers of changes want to know, and we have none.
+
+    Kopf finds out all the same, by deep copies of each object that take more time than we do.
+    """
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None: ...
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Nor are there handlers that take more than one try."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None: ...
+
+    def purge(self, **_: Any) -> None: ...
+
+    def touch(self, **_: Any) -> None: ...
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
 
 
 def _registry(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
-import kubernetes_validate
+from jsonschema import Draft202012Validator
+from kubernetes_validate.utils import schema_contents
+from referencing import Registry, Resource
 
 from stageline_api.pods import PodTemplate
 from stageline_api.rendering import RenderError
@@ -16,6 +18,7 @@ from stageline_operator.render.strategic import MergeError, merged
 
 KUBERNETES = "1.37"
 REFUSED = "PodTemplateRefused"
+_OWN = {"name": "own"}
 _OF_POD = ("hostname", "subdomain", "restartPolicy")
 _OF_CONTAINER = ("image", "command", "args", "ports")
 _OF_ENV = ("POD_IP", "STAGELINE_DOCUMENT", "STAGELINE_TERMINATION_LOG")
@@ -49,7 +52,7 @@ def patched(pod: Object, template: PodTemplate | None, where: Patched) -> Object
         },
         "spec": spec,
     }
-    if complaint := _invalid(_shape(made)):
+    if complaint := _invalid(_shape(made, pod["spec"])):
         raise _refusal(where, f"makes no valid pod: {complaint}")
     _check_relied_on(pod, made, where)
     return made
@@ -80,9 +83,16 @@ def _relied_on(pod: Object, where: Patched) -> dict[str, Any]:
     }
 
 
-def _shape(pod: Object) -> str:
-    """What decides whether a pod is valid: neither its name nor what its stage is told."""
+def _shape(pod: Object, own: Object) -> str:
+    """What decides whether a pod is valid: not what it is called, nor what its stage is told.
+
+    `own` is the spec before it was patched: what is still so in it was valid already.
+    """
     spec = {**pod["spec"], "hostname": ""}
+    if spec.get("serviceAccountName") == own["serviceAccountName"]:
+        del spec["serviceAccountName"]
+    if isinstance(volumes := spec.get("volumes"), list):
+        spec["volumes"] = [_OWN if volume in own["volumes"] else volume for volume in volumes]
     if isinstance(containers := spec.get("containers"), list):
         spec["containers"] = [_without_document(each) for each in containers]
     whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": spec}
@@ -99,9 +109,18 @@ def _without_document(container: Object) -> Object:
 @lru_cache(maxsize=1024)  # a pipeline's stages differ in nothing of this, nor from hour to hour
 def _invalid(shape: str) -> str:
     """What Kubernetes' own schema has against a pod, empty when nothing."""
-    try:
-        kubernetes_validate.validate(json.loads(shape), KUBERNETES, strict=True)
-    except kubernetes_validate.ValidationError as error:
-        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.path)
-        return f"{path.removeprefix('.')}: {error.message[:200]}"
-    return ""
+    error = next(_validator().iter_errors(json.loads(shape)), None)
+    if error is None:
+        return ""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.path)
+    return f"{path.removeprefix('.')}: {error.message[:200]}"
+
+
+@cache  # reading the schemas takes 50 ms
+def _validator() -> Draft202012Validator:
+    folder = f"kubernetes-json-schema/v{KUBERNETES}.0-local-strict"
+    pod, definitions = (
+        Resource.from_contents(schema_contents(f"{folder}/{name}.json", KUBERNETES))
+        for name in ("pod-v1", "_definitions")
+    )
+    return Draft202012Validator(pod.contents, registry=pod @ (definitions @ Registry()))
