@@ -149,7 +149,8 @@ class KubeCluster:
         if grace is not None:
             options["gracePeriodSeconds"] = grace
         answer = await self._call("DELETE", kind, kind.path(namespace, name), options)
-        dying = "deletionTimestamp" in (answer.get("metadata") or {})
+        # An object that ends between the request and its answer comes without a version.
+        dying = {"deletionTimestamp", "resourceVersion"} <= (answer.get("metadata") or {}).keys()
         return answer if dying else None
 
     async def apply_status(self, resource: Object, status: Mapping[str, Any]) -> Object:

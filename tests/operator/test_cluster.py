@@ -141,11 +141,14 @@ async def test_restoring_names_the_object_that_was_seen_and_forces(server, clust
 
 
 async def test_a_delete_names_the_object_and_tells_what_is_left(server, cluster):
-    dying = {"metadata": {"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"}}
-    server.answers = [(200, {}, dying), (200, {}, {"kind": "Status", "status": "Success"})]
+    ended = {"metadata": {"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+    dying = {"metadata": {**ended["metadata"], "resourceVersion": "7"}}
+    gone = {"kind": "Status", "status": "Success"}
+    server.answers = [(200, {}, dying), (200, {}, gone), (200, {}, ended)]
     assert await cluster.delete(POD, "n", "p", "u-1", 0) == dying
     assert await cluster.delete(POD, "n", "p", "u-1") is None
-    forced, plain = (json.loads(body) for *_, body in server.asked)
+    assert await cluster.delete(POD, "n", "p", "u-1") is None, "it ended while it was deleted"
+    forced, plain, _ = (json.loads(body) for *_, body in server.asked)
     assert forced["gracePeriodSeconds"] == 0
     assert plain == {"preconditions": {"uid": "u-1"}, "propagationPolicy": "Background"}
 
