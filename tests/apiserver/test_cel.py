@@ -132,8 +132,8 @@ def rules_in(node):
         yield rule["rule"]
         if "messageExpression" in rule:
             yield rule["messageExpression"]
-    for child in (*node.properties.values(), node.values, node.items):
-        if child is not None and child.name != "ObjectMeta":
+    for key, child in (*node.properties.items(), ("", node.values), ("", node.items)):
+        if child is not None and (node.name != "ObjectMeta" or key == "name"):
             yield from rules_in(child)
 
 

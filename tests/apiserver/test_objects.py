@@ -293,7 +293,7 @@ def test_a_crd_that_goes_takes_its_objects_along(call, made):
         ("POST", PIPELINES, {"metadata": "x"}, 400),
         ("POST", PIPELINES, {**pipeline(), "spec": "x"}, 422),
         ("POST", PIPELINES, {**pipeline(), "spec": None}, 422),
-        ("POST", PIPELINES, {**pipeline(), "kind": "Other"}, 400),
+        ("POST", PIPELINES, {**pipeline(), "kind": "Other"}, 422),
         ("POST", PIPELINES, {**pipeline(), "apiVersion": "v2"}, 400),
         ("POST", "/api/v1/namespaces/none/configmaps", config_map(), 404),
         ("PUT", f"{CORE}/configmaps/none", config_map("none"), 404),

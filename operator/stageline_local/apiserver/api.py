@@ -234,8 +234,10 @@ class Api:
         found = names.problems(kind, new["metadata"])
         if not kind.custom:
             return found + rules.problems(kind, node, new, old)
-        wrong = validation.problems(node, new, old, status=target.subresource == "status")
-        return validation.summed_up(found + (wrong or list(cel.problems(node, new, old))))
+        found += validation.problems(node, new, old, status=target.subresource == "status")
+        if validation.stops_rules(found):
+            return [*found, validation.UNASKED]
+        return found + list(cel.problems(node, new, old))
 
     def _remove(self, target: Target, last: Object) -> Object:
         gone = self.store.remove(target.kind, target.key, last)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from stageline_local.apiserver.errors import bad_request, conflict
+from dataclasses import replace
+
+from stageline_local.apiserver.errors import Problem, bad_request, conflict, invalid, shown
 from stageline_local.apiserver.kinds import Kind, Object
 from stageline_local.apiserver.store import Key
 
@@ -16,6 +18,9 @@ def check_target(kind: Kind, key: Key, body: Object) -> None:
             f"the API version in the data ({version}) does not match the expected API version "
             f"({kind.api_version})"
         )
+    if said != kind.kind and kind.custom:
+        problem = Problem("kind", f"Invalid value: {shown(said)}: must be {kind.kind}")
+        raise invalid(replace(kind, kind=str(said)), name, [problem])
     if said != kind.kind:
         raise bad_request(
             f'{said} in version "{version.split("/")[-1]}" cannot be handled as a {kind.kind}'

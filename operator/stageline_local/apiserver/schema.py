@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
@@ -28,7 +28,7 @@ _FREE: Final = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Node:
     """One value: its type, and what is inside."""
 
@@ -100,10 +100,17 @@ def custom(schema: Mapping[str, Any]) -> Node:
     """The node of a custom kind's objects, from the structural schema in its CRD."""
     compiler = _Compiler(definitions())
     node = compiler.node(schema)
-    node.properties["metadata"] = compiler.named(META)
+    node.properties["metadata"] = _metadata(compiler.named(META), node.properties.get("metadata"))
     node.properties.setdefault("apiVersion", Node("string"))
     node.properties.setdefault("kind", Node("string"))
     return node
+
+
+def _metadata(whole: Node, said: Node | None) -> Node:
+    """Everybody's metadata; a CRD may only say more about names."""
+    more = said.properties if said is not None else {}
+    names: dict[str, Node] = {name: more[name] for name in ("name", "generateName") if name in more}
+    return replace(whole, properties={**whole.properties, **names})
 
 
 class _Compiler:

@@ -12,12 +12,16 @@ from stageline_local.apiserver.errors import Problem, shown
 from stageline_local.apiserver.fieldsets import element
 from stageline_local.apiserver.schema import Node
 
-_WHOLE_NULL: Final = Problem(
+UNASKED: Final = Problem(  # as Kubernetes ends a list of problems that may not be all
     "<nil>",
     "Invalid value: null: some validation rules were not checked because the object was invalid; "
     "correct the existing errors to complete validation",
 )
-_STOPS_RULES: Final = ("FieldValueTypeInvalid", "FieldValueRequired", "FieldValueNotSupported")
+_NAMES: Final = ("name", "generateName")
+_STOPS_RULES: Final = (
+    *("FieldValueTypeInvalid", "FieldValueRequired", "FieldValueNotSupported"),
+    *("FieldValueTooLong", "FieldValueTooMany"),
+)
 
 
 def defaulted(node: Node, value: Any) -> Any:
@@ -46,10 +50,9 @@ def problems(node: Node, value: Any, old: Any = None, *, status: bool = False) -
     return [_from_status(problem) for problem in found] if status else found
 
 
-def summed_up(found: list[Problem]) -> list[Problem]:
-    """What is wrong, and that this may not be all."""
-    stops = any(problem.reason in _STOPS_RULES for problem in found)
-    return [*found, _WHOLE_NULL] if stops else found
+def stops_rules(found: list[Problem]) -> bool:
+    """Whether the object is so wrong that its CRD's rules cannot be asked."""
+    return any(problem.reason in _STOPS_RULES for problem in found)
 
 
 def _from_status(problem: Problem) -> Problem:
@@ -68,7 +71,9 @@ def _problems(node: Node, value: Any, old: Any, path: str) -> Iterator[Problem]:
         return
     yield from _value_problems(node, value, path)
     if isinstance(value, dict):
-        for name in node.raw.get("required", ()) if node.name != "ObjectMeta" else ():
+        if node.name == "ObjectMeta":  # was decoded as Go does it: only its names are left
+            value = {name: value[name] for name in _NAMES if name in value}
+        for name in node.raw.get("required", ()):
             if name not in value:
                 yield Problem(_below(path, name), "Required value", "FieldValueRequired")
         before = old if isinstance(old, dict) else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from stageline_local.apiserver.cel.evaluation import evaluate
@@ -18,7 +19,7 @@ def problems(node: Node, new: Any, old: Any, path: str = "") -> Iterator[Problem
     What has not changed is not looked at again, as in Kubernetes: a rule that came later does not
     lock up the objects that were there before.
     """
-    if old is not None and new == old:
+    if not _has_rules(node) or (old is not None and new == old):
         return
     for rule in node.raw.get("x-kubernetes-validations", ()):
         yield from _judged(rule, node, new, old, path)
@@ -32,6 +33,17 @@ def problems(node: Node, new: Any, old: Any, path: str = "") -> Iterator[Problem
         for place, item in enumerate(new):
             former = known.get(element(node, item)) if node.keys else None
             yield from problems(node.item(), item, former, f"{path}[{place}]")
+
+
+@lru_cache(maxsize=4096)
+def _has_rules(node: Node) -> bool:
+    """Whether there are rules anywhere in a schema; metadata has a few for names alone."""
+    if node.raw.get("x-kubernetes-validations"):
+        return True
+    inside = [*node.properties.values(), node.values, node.items]
+    if node.name == "ObjectMeta":
+        inside = [node.properties["name"], node.properties["generateName"]]
+    return any(child is not None and _has_rules(child) for child in inside)
 
 
 def _judged(
