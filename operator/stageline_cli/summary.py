@@ -24,6 +24,7 @@ STAGE_HEADINGS = (
 _RIGHT = frozenset({"stage", "loaded", "loads", "compute", "hop", "restarts"})
 _BAD_WHEN_TRUE = frozenset({"Reconciling", "Stalled"})
 _PROGRESS = re.compile(r"(: )?[\d.]+( \w+)? of [\d.]+ \w+")
+_MORE = re.compile(r" \(and \d+ more\)$")
 _EVENTS = 8
 _PARTITION = 16
 
@@ -47,10 +48,12 @@ def headlines(resources: Iterable[Object], now: datetime) -> list[str]:
 
 def troubles(resource: Object) -> list[str]:
     """The conditions that are not as they should be, a line each; equal causes are told once."""
+    worst = _MORE.sub("", condition(resource, "Ready").get("message", ""))
     told: dict[tuple[str, str], list[str]] = {}
     for entry in conditions(resource):
         if entry["status"] != _wanted(entry["type"]):
-            cause = (entry.get("reason", ""), entry.get("message", ""))
+            message = entry.get("message", "").removesuffix(f"; {worst}")
+            cause = (entry.get("reason", ""), message)
             told.setdefault(cause, []).append(f"{entry['type']} {entry['status']}")
     lines = [_because(", ".join(kinds), *cause) for cause, kinds in told.items()]
     if _is_behind(resource):

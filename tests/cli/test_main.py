@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-COMMANDS = ["up", "plan", "infer", "generate"]
+COMMANDS = ["up", "plan", "status", "infer", "generate"]
 
 
 def stageline(*arguments, **more):

@@ -90,6 +90,13 @@ def test_resource_that_no_operator_has_seen():
             {"Ready": ("False", "A", "x"), "RouterReady": ("False", "B", "x")},
             ["Ready False A: x", "RouterReady False B: x"],
         ),
+        (
+            {
+                "Ready": ("False", "A", "it crashed (and 2 more)"),
+                "ModelLoaded": ("False", "A", "1 of 2 are loaded; it crashed"),
+            },
+            ["Ready False A: it crashed (and 2 more)", "ModelLoaded False A: 1 of 2 are loaded"],
+        ),
     ],
 )
 def test_only_what_is_not_as_it_should_be_is_trouble(changes, lines):

@@ -30,7 +30,7 @@ async def test_serve_heal_refuse_and_stop(tmp_path):
     path, port = write_manifest(tmp_path, checkpoint("bert"))
     address = f"127.0.0.1:{port}"
     call = ("infer", "--address", address, "--input", "input_ids=[[5, 6, 7]]", "--json")
-    async with up(tmp_path, path) as running:
+    async with up(tmp_path, path, OMP_NUM_THREADS="1") as running:
         await running.line(f"tiny is ready at {address}")
         await running.line("try: stageline infer --input input_ids=@input_ids.npy")
         first = next(i for i, line in enumerate(running.lines) if "stage  layers" in line)
@@ -41,7 +41,7 @@ async def test_serve_heal_refuse_and_stop(tmp_path):
 
         pods = await running.pods()
         stage = process_of(pods[1])
-        assert environment(stage)["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
+        assert environment(stage)["OMP_NUM_THREADS"] == "1", "the user's choice was not obeyed"
         os.kill(stage, signal.SIGKILL)
         await running.line(f"tiny is ready again at {address}")
         stages = (await running.status())["status"]["stages"]

@@ -1,11 +1,13 @@
 """`stageline up` that must not start anything: each cause one sentence, exit code 1."""
 
+import asyncio
 import re
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -109,6 +111,30 @@ async def test_stop_while_the_model_is_profiled(tmp_path, number):
         await until(lambda: written(started, "started"), what="the profile's start")
         running.signal(number)
         assert await running.end() == 0
+    assert running.errors == []
+
+
+async def test_second_signal_kills_what_will_not_stop(tmp_path):
+    started = tmp_path / "started"
+    deaf = worker(
+        tmp_path,
+        f"""
+        import pathlib, signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        pathlib.Path({str(started)!r}).write_text("started")
+        time.sleep(600)
+        """,
+    )
+    path, _ = write_manifest(tmp_path, tmp_path)
+    async with up(tmp_path, path, **deaf) as running:
+        await until(lambda: written(started, "started"), what="the profile's start")
+        running.signal(signal.SIGINT)
+        await running.line("stopping")
+        began = time.monotonic()
+        await asyncio.sleep(0.5)  # any sooner it would be the same Ctrl-C
+        running.signal(signal.SIGINT)
+        assert await running.end() == 130
+    assert time.monotonic() - began < 10, "it waited for what would not stop"
     assert running.errors == []
 
 
