@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from stageline_api.rendering import RenderError
 from stageline_api.resource import PipelineDeployment
@@ -13,6 +14,9 @@ from stageline_operator.kinds import CHILDREN, CONFIG_MAP, POD, Kind, Object, ki
 from stageline_operator.observed import Observed, RevisionRecord
 from stageline_operator.settings import RenderSettings
 from stageline_operator.situation import Situation
+
+FIRST_DOCUMENT: Final = "stageline.dev/first-document"
+"""Annotation of the routers' ConfigMap: the hash of the document that it was made with."""
 
 
 def wished_children(
@@ -29,7 +33,7 @@ def wished_children(
         wished += [
             render.stages_service(resource),
             render.router_service(resource, deployment),
-            render.router_config(resource, deployment, current, at.kept, settings),
+            _router_config(at, deployment, current, settings),
         ]
         wished += _routers(resource, deployment, current, settings)
         wished += [
@@ -38,6 +42,20 @@ def wished_children(
             if key.revision in at.records
         ]
     return tuple(map(stamped, wished))
+
+
+def _router_config(
+    at: Situation,
+    deployment: PipelineDeployment,
+    current: RevisionRecord,
+    settings: RenderSettings,
+) -> Object:
+    """Says which document was its first: a router that was told of no other began with that."""
+    made = render.router_config(at.observed.resource, deployment, current, at.kept, settings)
+    live = at.observed.of(CONFIG_MAP).get(made["metadata"]["name"])
+    first = render.document_hash(made) if live is None else _annotation(live, FIRST_DOCUMENT)
+    made["metadata"]["annotations"] = {FIRST_DOCUMENT: first}
+    return made
 
 
 def _used(at: Situation, current: RevisionRecord) -> Iterator[RevisionRecord]:
@@ -83,14 +101,14 @@ def surplus(observed: Observed, wished: Iterable[Object]) -> tuple[Delete, ...]:
 
 def routers_to_wake(observed: Observed, wished: Sequence[Object]) -> tuple[Patch, ...]:
     """A router learns of its new document at once, where a kubelet would take a minute."""
-    document = next((obj for obj in wished if kind_of(obj) == CONFIG_MAP), None)
-    if document is None:
+    config = next((obj for obj in wished if kind_of(obj) == CONFIG_MAP), None)
+    if config is None:
         return ()
-    annotations = {render.DOCUMENT_HASH: render.document_hash(document)}
+    document, first = render.document_hash(config), _annotation(config, FIRST_DOCUMENT)
     return tuple(
-        Patch(POD, name, {"metadata": {"annotations": annotations}})
+        Patch(POD, name, {"metadata": {"annotations": {render.DOCUMENT_HASH: document}}})
         for name, pod in observed.router_pods.items()
-        if not annotations.items() <= (pod["metadata"].get("annotations") or {}).items()
+        if (_annotation(pod, render.DOCUMENT_HASH) or first) != document
         and "deletionTimestamp" not in pod["metadata"]
     )
 
@@ -98,3 +116,8 @@ def routers_to_wake(observed: Observed, wished: Sequence[Object]) -> tuple[Patch
 def delete(kind: Kind, child: Object, *, force: bool = False) -> Delete:
     """To delete exactly this child."""
     return Delete(kind, child["metadata"]["name"], child["metadata"]["uid"], force)
+
+
+def _annotation(obj: Object, name: str) -> str:
+    value: str = (obj["metadata"].get("annotations") or {}).get(name, "")
+    return value

@@ -257,14 +257,23 @@ def test_a_pod_of_ours_that_is_no_stage_goes():
 
 
 def test_routers_are_told_of_a_new_document_and_only_then():
-    one = settled()
-    observed = one.observed()
-    pod = {"metadata": {"name": "llama-router-abc", "labels": {}}, "status": {}}
-    told = decide(replace(observed, router_pods={"llama-router-abc": pod}), SETTINGS, one.now)
-    (patch,) = told.patch
+    one, pod = settled(), {"metadata": {"name": "llama-router-abc", "labels": {}}, "status": {}}
+
+    def told():
+        observed = replace(one.observed(), router_pods={"llama-router-abc": pod})
+        return decide(observed, SETTINGS, one.now).patch
+
+    assert not told(), "it began with this document"
+    one.change(replicas=2)
+    one.settle()
+    (patch,) = told()
     pod["metadata"] |= patch.body["metadata"]
-    again = decide(replace(observed, router_pods={"llama-router-abc": pod}), SETTINGS, one.now)
-    assert not again.patch
+    assert not told(), "it was told already"
+    one.change(replicas=1)
+    one.settle()
+    (patch,) = told()
+    pod["metadata"] |= patch.body["metadata"]
+    assert not told()
 
 
 STORIES = {
