@@ -137,13 +137,12 @@ class Api:
     def patched(self, target: Target, content_type: str, body: bytes, old: Object) -> Object:
         """`old` after a patch that is not an apply."""
         patch = decoding.parsed(body)
-        match content_type:
-            case "application/json-patch+json":
-                new = patches.json_patch(old, patch)
-            case "application/merge-patch+json":
-                new = patches.merge_patch(old, patch)
-            case _:
-                new = patches.strategic_merge_patch(target.served.node, old, patch)
+        if content_type == JSON_PATCH:
+            new = patches.json_patch(old, patch)
+        elif content_type == STRATEGIC_PATCH:
+            new = patches.strategic_merge_patch(target.served.node, old, patch)
+        else:
+            new = patches.merge_patch(old, patch)
         if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
             raise bad_request("the patch leaves no object: give an object with metadata")
         return new

@@ -13,7 +13,7 @@ from stageline_local.apiserver.errors import Refusal, bad_request
 from stageline_local.apiserver.kinds import Kind, Object
 from stageline_local.apiserver.writes import DeleteOptions
 
-_JSON_TYPES: Final = ("application/json", "application/octet-stream", "text/plain", "*/*")
+_JSON_TYPES: Final = ("application/json", "application/octet-stream")  # the latter: none said
 _YAML: Final = "application/yaml"
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from aiohttp import web
 
 from stageline_api.crd import crd
+from stageline_local.apiserver import access
 from stageline_local.apiserver.api import Api
 from stageline_local.apiserver.errors import Refusal
 from stageline_local.apiserver.faults import Fault, every_watch
@@ -45,19 +46,27 @@ def _no_logs(namespace: str, pod: str, container: str, previous: bool) -> Path |
 
 
 class ApiServer:
-    """A Kubernetes API server for one machine: objects in memory, HTTP on loopback, no auth.
+    """A Kubernetes API server for one machine: objects in memory, HTTP on loopback.
 
-    `log_path` says where a container's log is; `crds` are served from the start. What it holds
-    outlives `stop` and `start`, but not the object itself.
+    `log_path` says where a container's log is; `crds` are served from the start; `token` is what
+    clients must know, and without one all may come in, whatever token they have. What the server
+    holds outlives `stop` and `start`, but not the object itself.
     """
 
-    def __init__(self, log_path: LogPath = _no_logs, crds: Sequence[Object] | None = None) -> None:
+    def __init__(
+        self,
+        log_path: LogPath = _no_logs,
+        crds: Sequence[Object] | None = None,
+        *,
+        token: str = "",
+    ) -> None:
         self.api = Api((crd(),) if crds is None else crds)
         self.requests: deque[Request] = deque(maxlen=_REMEMBERED)
         """The latest requests, oldest first."""
         self.faults: list[Fault] = []
         """Asked in turn at each request; the first that gives a response has answered it."""
         self.url = ""
+        self._token = token
         self._handlers = Handlers(self.api, log_path)
         self._runner: web.AppRunner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -132,6 +141,7 @@ class ApiServer:
                 self._watches.discard(watching)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        access.check(request, self._token)
         for fault in list(self.faults):
             if (response := fault(request)) is not None:
                 return response
@@ -161,11 +171,12 @@ def served(
     log_path: LogPath = _no_logs,
     crds: Sequence[Object] | None = None,
     *,
+    token: str = "",
     host: str = "127.0.0.1",
     port: int = 0,
 ) -> Iterator[ApiServer]:
     """A server in a thread with a loop of its own: kopf cancels what else runs in its loop."""
-    server = ApiServer(log_path, crds)
+    server = ApiServer(log_path, crds, token=token)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="api-server", daemon=True)
     thread.start()

@@ -97,12 +97,9 @@ def updated(write: Write, old: Object, new: Object) -> Object:
         result = {**old, "status": new.get("status")}
         if result["status"] is None:
             del result["status"]
-        if write.kind.custom:
-            sent = {"managedFields": sent.get("managedFields")}
-        meta = {**old["metadata"], "managedFields": sent.get("managedFields")}
-        if not write.kind.custom:  # built-in kinds take labels and the like there as well
-            meta = _meta(old["metadata"], new["metadata"])
-        return {**result, "metadata": meta}
+        if write.kind.custom:  # built-in kinds take labels and the like there as well
+            sent = {**old["metadata"], "managedFields": sent.get("managedFields")}
+        return {**result, "metadata": _meta(old["metadata"], sent)}
     result = {**new, "kind": write.kind.kind, "apiVersion": write.kind.api_version}
     if write.kind.has_status:
         result.pop("status", None)
