@@ -280,7 +280,6 @@ def test_a_bad_checkpoint_is_refused_by_profile_and_load_with_one_sentence(spoil
 @pytest.mark.parametrize(
     ("uri", "sentence"),
     [
-        ("hf://meta-llama/Llama-3.1-8B@main", "from file:// only"),
         ("s3://bucket/llama", "from file:// only"),
         ("pvc://models/llama", "from file:// only"),
         ("file://models/llama", "three slashes"),

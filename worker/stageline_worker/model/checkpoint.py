@@ -23,13 +23,13 @@ _SIZES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
     "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
-_MAX_HEADER = 100 << 20  # the limit of the safetensors library too
-_MAX_JSON = 100 << 20
+MAX_HEADER = 100 << 20  # the limit of the safetensors library too
+MAX_JSON = 100 << 20
 _MAX_DIMENSIONS = 8
 # transformers makes lists of these lengths when it reads a config.
 _MOST = {"num_hidden_layers": 10_000, "n_layer": 10_000, "num_labels": 1_000_000}
-_SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.00.pth")
 
 
@@ -87,7 +87,7 @@ def model_folder(uri: str) -> Path:
     scheme, separator, path = uri.partition("://")
     if separator and scheme != "file":
         raise CheckpointError(
-            f"{uri}: this version reads models from file:// only; download the model and give "
+            f"{uri}: this version loads models from file:// only; download the model and give "
             "file:///path/to/its/folder"
         )
     if separator and not path.startswith("/"):
@@ -111,7 +111,7 @@ def read_header(file: Path) -> Iterator[StoredTensor]:
     total = file.stat().st_size
     with open_exactly(file) as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if total < 8 or length > min(total - 8, _MAX_HEADER):
+        if total < 8 or length > min(total - 8, MAX_HEADER):
             raise CheckpointError(
                 f"{file.name} is damaged: its header says {length} bytes, the file has {total}"
             )
@@ -161,7 +161,10 @@ def _entry(file: Path, name: str, entry: Any) -> tuple[str, str, tuple[int, ...]
 
 
 def _read_headers(folder: Path) -> dict[str, StoredTensor]:
-    promised = _weight_map(folder) if (folder / _INDEX).is_file() else {}
+    promised = read_index(folder) if (folder / INDEX).is_file() else {}
+    for name in promised.values():
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} is incomplete: {name} of its index is missing")
     files = sorted(set(promised.values())) or [_single_file(folder)]
     tensors = {
         tensor.name: tensor
@@ -177,18 +180,19 @@ def _read_headers(folder: Path) -> dict[str, StoredTensor]:
 
 
 def _single_file(folder: Path) -> str:
-    if (folder / _SINGLE).is_file():
-        return _SINGLE
+    if (folder / SINGLE).is_file():
+        return SINGLE
     if found := [name for name in _PICKLES if (folder / name).is_file()]:
         raise CheckpointError(
             f"{folder} has its weights as {found[0]} only, a pickle that could run code; "
             "convert it to safetensors"
         )
-    raise CheckpointError(f"{folder} has no weights: no {_SINGLE} and no index of it")
+    raise CheckpointError(f"{folder} has no weights: no {SINGLE} and no index of it")
 
 
-def _weight_map(folder: Path) -> dict[str, str]:
-    path = folder / _INDEX
+def read_index(folder: Path) -> dict[str, str]:
+    """File names by tensor name, none of them outside of the folder. Raises CheckpointError."""
+    path = folder / INDEX
     index = _read_json(folder, path)
     weights = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(x, str) for x in weights.values()):
@@ -196,8 +200,6 @@ def _weight_map(folder: Path) -> dict[str, str]:
     for name in weights.values():
         if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
             raise CheckpointError(f"{path.name} points to {name!r}, outside of the model folder")
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is incomplete: {name} of its index is missing")
     return weights
 
 
@@ -214,7 +216,7 @@ def _inside(folder: Path, path: Path) -> Path:
 
 def _read_json(folder: Path, path: Path) -> Any:
     path = _inside(folder, path)
-    if path.stat().st_size > _MAX_JSON:
+    if path.stat().st_size > MAX_JSON:
         raise CheckpointError(f"{path.name} has more than 100 MiB, it cannot be right")
     return _parse(path.read_bytes(), path)
 

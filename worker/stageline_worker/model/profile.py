@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from stageline_api.profile import ModelProfile, Unit
 from stageline_worker.model.blueprint import EMBEDDING, HEAD, Blueprint, draw
-from stageline_worker.model.checkpoint import StoredTensor, open_checkpoint
+from stageline_worker.model.checkpoint import Checkpoint, StoredTensor, open_checkpoint
+from stageline_worker.model.errors import ModelError
 from stageline_worker.model.loading import stage_dtype
 from stageline_worker.model.pooling import read_pooling
 from stageline_worker.model.signature import embeds_text, longest
@@ -19,8 +23,31 @@ _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
 def profile(uri: str) -> ModelProfile:
-    """The profile of the model at `uri`; ModelError for whatever `load` would refuse in it."""
-    checkpoint = open_checkpoint(uri)
+    """The profile of the model at `uri`, file:// or hf://, without reading any weights.
+
+    Raises ModelError for whatever `load` would refuse in it.
+    """
+    with _opened(uri) as checkpoint:
+        return _profile(checkpoint)
+
+
+@contextmanager
+def _opened(uri: str) -> Iterator[Checkpoint]:
+    if not uri.startswith("hf://"):
+        yield open_checkpoint(uri)
+        return
+    from stageline_worker.model.hub import fetch_headers
+
+    with TemporaryDirectory(prefix="stageline-") as folder:
+        path = Path(folder).resolve()
+        try:
+            fetch_headers(uri, path)
+            yield open_checkpoint(str(path))
+        except ModelError as error:
+            raise type(error)(str(error).replace(str(path), uri)) from None
+
+
+def _profile(checkpoint: Checkpoint) -> ModelProfile:
     blueprint = draw(checkpoint)
     config = checkpoint.config
     if embeds_text(blueprint):

@@ -1,0 +1,103 @@
+"""A model hub of one model: the endpoints of huggingface.co that serve files, on loopback.
+
+Small files come at once; safetensors files are a redirect to another host, as to the hub's CDN,
+which serves ranges and must not be shown the token.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+COMMIT = "c0ffee" + "0" * 34
+_FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+_RANGE = re.compile(r"bytes=(\d+)-(\d+)")
+
+
+@dataclass
+class Hub:
+    """`refuse` maps a file name, or * for all, to a status and an X-Error-Code."""
+
+    folder: Path
+    repo: str = "owner/model"
+    token: str = ""
+    refuse: dict[str, tuple[int, str]] = field(default_factory=dict)
+    ranges: bool = True
+    url: str = ""
+    served: dict[str, int] = field(default_factory=dict)
+    revisions: set[str] = field(default_factory=set)
+    leaked: list[str] = field(default_factory=list)
+
+    def answer(self, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers, body."""
+        if path.startswith("/cdn/"):
+            if "authorization" in headers:
+                self.leaked.append(path)
+            return self._file(path.removeprefix("/cdn/"), headers)
+        asked = _FILE.fullmatch(path)
+        if asked is None:
+            return 404, {}, b""
+        name = asked["name"]
+        if refused := self.refuse.get(name) or self.refuse.get("*"):
+            return refused[0], {"X-Error-Code": refused[1]}, b""
+        if asked["repo"] != self.repo:
+            return 401, {"X-Error-Code": "RepoNotFound"}, b""
+        if self.token and headers.get("authorization") != f"Bearer {self.token}":
+            return 401, {"X-Error-Code": "GatedRepo"}, b""
+        if asked["revision"] not in ("main", "v1", COMMIT):
+            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+        if not (self.folder / name).is_file():
+            return 404, {"X-Error-Code": "EntryNotFound"}, b""
+        self.revisions.add(asked["revision"])
+        if name.endswith(".safetensors"):
+            cdn = self.url.replace("127.0.0.1", "localhost")
+            return 302, {"X-Repo-Commit": COMMIT, "Location": f"{cdn}/cdn/{name}"}, b""
+        status, sent, body = self._file(name, headers)
+        return status, {**sent, "X-Repo-Commit": COMMIT}, body
+
+    def _file(self, name: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        data = (self.folder / name).read_bytes()
+        asked = _RANGE.fullmatch(headers.get("range", ""))
+        if asked is None or not self.ranges:
+            return 200, {}, data
+        begin, end = int(asked[1]), min(int(asked[2]) + 1, len(data))
+        return 206, {"Content-Range": f"bytes {begin}-{end - 1}/{len(data)}"}, data[begin:end]
+
+
+@contextmanager
+def serving(hub: Hub) -> Iterator[Hub]:
+    """The hub at `hub.url`, until the block ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            status, sent, body = hub.answer(self.path, headers)
+            self.send_response(status)
+            for name, value in {**sent, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+            name = self.path.rpartition("/")[2]
+            hub.served[name] = hub.served.get(name, 0) + len(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """A client that has read enough hangs up."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        hub.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, name="hub")
+        thread.start()
+        try:
+            yield hub
+        finally:
+            server.shutdown()
+            thread.join()
