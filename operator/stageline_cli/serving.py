@@ -74,7 +74,7 @@ class Serving:
         self._kill = asyncio.Event()
         self._gave_up: str | None = None
         self._operator = Runtime(self._see_operator)
-        self._restarts = 0
+        self._operator_restarts = 0
 
     def stop(self) -> None:
         """End in order: the router drains, then the stages go, first to last."""
@@ -148,12 +148,12 @@ class Serving:
         async for change in client.follow(place, fields=f"metadata.name={self._name}"):
             if change.type == "DELETED":
                 self._resource = None
-                await self._after_deletion(client)
+                await self._after_deletion()
             elif change.type != "SYNCED":
                 self._resource = change.object
                 self._judge()
 
-    async def _after_deletion(self, client: Client) -> None:
+    async def _after_deletion(self) -> None:
         self._audience.say(f"{self._name} was deleted: its processes end, then this does")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GONE_SECONDS):
@@ -192,9 +192,9 @@ class Serving:
 
     def _see_operator(self, name: str) -> None:
         seen = self._operator.observe().get(name)
-        if seen is None or self._end.is_set() or seen.restarts == self._restarts:
+        if seen is None or self._end.is_set() or seen.restarts == self._operator_restarts:
             return
-        self._restarts = seen.restarts
+        self._operator_restarts = seen.restarts
         self._audience.say(f"the operator ended ({seen.error}): it is started again")
         if not self._was_ready and seen.failures >= _HOPELESS_DEATHS:
             self._give_up(f"the operator died {seen.failures} times: {seen.error}")
@@ -224,8 +224,10 @@ class Serving:
         killed = asyncio.create_task(self._kill.wait())
         await asyncio.wait({order, killed}, return_when=asyncio.FIRST_COMPLETED)
         killed.cancel()
-        order.cancel()
+        order.cancel()  # what is left is killed when the cluster's block is left
         await asyncio.gather(order, killed, return_exceptions=True)
+        if not order.cancelled():
+            order.result()
 
 
 def _accelerators() -> dict[str, str]:

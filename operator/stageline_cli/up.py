@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -29,6 +30,7 @@ Object = dict[str, Any]
 _NOHUP = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # `nohup stageline up` means it
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *(() if _NOHUP else (signal.SIGHUP,)))
 _KILLED = 130
+_NEEDS = ("aiohttp", "jsonpatch", "kopf", "kubernetes", "tokenizers", "torch", "transformers")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 # `timeout` and some terminals send one signal to the process and again to its group: that is one.
 _ONE_SIGNAL_SECONDS = 0.3
@@ -83,6 +85,7 @@ def up(
 
 def _serve(deployment: PipelineDeployment, port: int | None, folder: Path, *, plain: bool) -> bool:
     """Serve until told to stop; True when told so twice."""
+    _require_packages()
     from stageline_cli.serving import GaveUp
     from stageline_local.ports import require_free
     from stageline_local.statedir import StateDir
@@ -98,6 +101,15 @@ def _serve(deployment: PipelineDeployment, port: int | None, folder: Path, *, pl
             return asyncio.run(_supervise(deployment, port, state, plain=plain))
         except GaveUp as error:
             raise Failure(f"{error}\nLogs are in {state.logs}.") from None
+
+
+def _require_packages() -> None:
+    missing = [name for name in _NEEDS if find_spec(name) is None]
+    if missing:
+        raise Failure(
+            f"operator, router or worker cannot run here ({', '.join(missing)} not installed): "
+            "pip install 'stageline[local]'"
+        )
 
 
 def _log_to(path: Path) -> None:

@@ -56,6 +56,13 @@ def test_missing_file(tmp_path):
     assert refusal(tmp_path, tmp_path / "none.yaml").endswith("no such file or directory")
 
 
+def test_package_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr("stageline_cli.up._NEEDS", ("asyncio", "no_such_package"))
+    path, _ = write_manifest(tmp_path)
+    told = refusal(tmp_path, path)
+    assert told.endswith("(no_such_package not installed): pip install 'stageline[local]'")
+
+
 def test_port_that_is_taken(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
