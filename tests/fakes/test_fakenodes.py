@@ -1,4 +1,4 @@
-"""The fake nodes do on a real API server what nodes do, as far as an operator can see."""
+"""The fake nodes do on any API server what nodes do, as far as an operator can see."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ import pytest
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
+from stageline_local.apiserver import served
 from stageline_local.client import DEPLOYMENT, POD, Client
 from support import podstatus
 from support.fakenodes import PORT, FakeNodes
-from support.kube import ASSETS, RealServer
+from support.kube import ASSETS, DoubleServer, RealServer
 from support.pipeline import stage_documents
 
-pytestmark = pytest.mark.skipif(not ASSETS, reason="KUBEBUILDER_ASSETS names no kube-apiserver")
 PLACE = POD.place("default")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
+@pytest.fixture(scope="module", params=["double", "real"])
+def server(request, tmp_path_factory):
+    """The double, and a kube-apiserver."""
+    if request.param == "double":
+        with served() as api:
+            yield DoubleServer(api).server
+        return
+    if not ASSETS:
+        pytest.skip("a real kube-apiserver needs KUBEBUILDER_ASSETS")
     real = RealServer(tmp_path_factory.mktemp("kube"))
     try:
         real.start()
@@ -32,7 +39,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 async def client(server):
-    async with Client(server.url, token=server.token, ca_file=Path(server.ca_file)) as client:
+    async with Client(server.url, token=server.token, ca_file=ca_file(server)) as client:
         yield client
         for pod in await client.list(PLACE):
             await client.delete(POD.of(pod), grace_seconds=0)
@@ -42,6 +49,10 @@ async def client(server):
 def nodes(server):
     with FakeNodes(server.url, token=server.token, ca_file=server.ca_file) as nodes:
         yield nodes
+
+
+def ca_file(server):
+    return Path(server.ca_file) if server.ca_file else None
 
 
 def pod(name, document=None, component="stage"):
