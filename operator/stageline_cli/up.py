@@ -120,10 +120,16 @@ def _log_to(path: Path) -> None:
 
 
 def _require_model(deployment: PipelineDeployment) -> None:
-    """A folder that is not there would come to no pod, and nobody is likely to bring it."""
-    folder = Path(deployment.spec.model.uri.removeprefix("file://"))
+    """What no pod of this machine could mount, and nobody is likely to bring."""
+    name, uri = deployment.metadata.name, deployment.spec.model.uri
+    if uri.startswith("pvc://"):
+        raise Failure(
+            f"spec.model.uri {uri} of {name} is a volume of a real cluster: name a folder of this "
+            "machine, file:///folder"
+        )
+    folder = Path(uri.removeprefix("file://"))
     if folder.is_absolute() and not folder.is_dir():
-        raise Failure(f"{folder}, the model of {deployment.metadata.name}, is no folder here")
+        raise Failure(f"{folder}, the model of {name}, is no folder here")
 
 
 async def _supervise(

@@ -93,6 +93,13 @@ def test_model_that_is_not_there(tmp_path):
     assert refusal(tmp_path, path) == "/nowhere, the model of tiny, is no folder here"
 
 
+def test_model_on_a_volume(tmp_path):
+    path, _ = write_manifest(tmp_path)
+    path.write_text(path.read_text().replace("file:///nowhere", "pvc://claim/folder"))
+    told = refusal(tmp_path, path)
+    assert told.startswith("spec.model.uri pvc://claim/folder of tiny is a volume of a real")
+
+
 def worker(folder, code) -> dict[str, str]:
     """The environment in which this code stands in for the worker."""
     package = folder / "worker" / "stageline_worker"
