@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVarTuple, Unpack
 
 from stageline_operator import handlers, health, logs
 from stageline_operator.cluster import KubeCluster
@@ -22,16 +21,34 @@ from stageline_operator.settings import OperatorSettings, parse
 
 log = logging.getLogger("stageline_operator.main")
 
+_Ts = TypeVarTuple("_Ts")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; 0 then, 1 when it cannot go on."""
     settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
     logs.configure(settings.log_format, settings.log_level)
     try:
-        return asyncio.run(run(settings))
+        with asyncio.Runner(loop_factory=_Loop) as runner:
+            return runner.run(run(settings))
     except (NoConnectionError, OSError) as error:
         log.error("%s", error)
         return 1
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """In it a signal belongs to whoever asked for it first: kopf would take ours for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken: set[int] = set()
+
+    def add_signal_handler(
+        self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts
+    ) -> None:
+        if sig not in self._taken:
+            self._taken.add(sig)
+            super().add_signal_handler(sig, callback, *args)
 
 
 async def run(settings: OperatorSettings) -> int:
@@ -56,8 +73,7 @@ async def run(settings: OperatorSettings) -> int:
             await at_end.enter_async_context(_health(settings, operator))
         log.info("serving %s of %s", ", ".join(settings.namespaces) or "all", connection.host)
         if await _finished(operator.start(), stop):
-            take_signals = functools.partial(_stop_on_signals, stop)
-            await handlers.watch(operator, connection, settings.namespaces, stop, take_signals)
+            await handlers.watch(operator, connection, settings.namespaces, stop)
     log.info("stopped")
     return 0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
 import kopf
@@ -42,17 +42,13 @@ async def watch(
     configuration: Configuration,
     namespaces: Sequence[str],
     stop: asyncio.Event,
-    started: Callable[[], None] = lambda: None,
 ) -> None:
-    """Tell the listener of every event until `stop`. Raises when watching is not possible.
-
-    `started` is called when kopf has taken the signals: who wants them takes them back then.
-    """
+    """Tell the listener of every event until `stop`. Raises when watching is not possible."""
     leave = asyncio.Event()
     stopping = asyncio.create_task(_stop_later(stop, leave), name="stop")
     watching = asyncio.create_task(
         kopf.operator(
-            registry=_registry(listener, configuration, started, leave),
+            registry=_registry(listener, configuration, leave),
             settings=_settings(),
             clusterwide=not namespaces,
             namespaces=list(namespaces),
@@ -90,9 +86,8 @@ def _hushed(name: str) -> Iterator[None]:
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
-    settings.persistence.diffbase_storage = _NoEssence()
-    settings.persistence.progress_storage = _NoProgress()
     settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
     for kind in CHILDREN:
         settings.watching.label_selectors[(*_group_version(kind), kind.plural)] = OWNER
     settings.queueing.idle_timeout = 1.0  # a task per object that had an event; let it go soon
@@ -115,23 +110,8 @@ class _NoDiffBase(kopf.DiffBaseStorage):
         raise AssertionError("nothing here handles changes")
 
 
-class _NoEssence(kopf.DiffBaseStorage):
-    """What changed in an object is what handlers of changes want to know, and we have none.
-
-    Kopf finds out all the same, by deep copies of each object that take more time than we do.
-    """
-
-    def build(self, **_: Any) -> kopf.BodyEssence:
-        return kopf.BodyEssence()
-
-    def fetch(self, **_: Any) -> None:
-        return None
-
-    def store(self, **_: Any) -> None: ...
-
-
 class _NoProgress(kopf.ProgressStorage):
-    """Nor are there handlers that take more than one try."""
+    """No handler takes more than one try, and kopf would copy all again to hide its notes."""
 
     def fetch(self, **_: Any) -> None:
         return None
@@ -147,16 +127,9 @@ class _NoProgress(kopf.ProgressStorage):
 
 
 def _registry(
-    listener: Listener,
-    configuration: Configuration,
-    started: Callable[[], None],
-    leave: asyncio.Event,
+    listener: Listener, configuration: Configuration, leave: asyncio.Event
 ) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
-
-    @kopf.on.startup(registry=registry)
-    async def startup(**_: Any) -> None:
-        started()
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:

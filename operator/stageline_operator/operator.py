@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 from stageline_operator import health
 from stageline_operator.cache import Cache, Key
@@ -18,6 +19,9 @@ from stageline_operator.reports import PORT, Introductions, Reports, leaders
 from stageline_operator.settings import RenderSettings
 
 log = logging.getLogger(__name__)
+
+_SPACING_SECONDS: Final = 0.05
+"""A pod's events come in bursts, and each look at a resource costs some milliseconds."""
 
 
 class Operator:
@@ -35,7 +39,9 @@ class Operator:
         leader_port: int = PORT,
     ) -> None:
         self.cache = Cache()
-        self.queue: WorkQueue[Key] = WorkQueue(self._work, workers=workers, failed=self._failed)
+        self.queue: WorkQueue[Key] = WorkQueue(
+            self._work, workers=workers, spacing=_SPACING_SECONDS, failed=self._failed
+        )
         self.reports = Reports(self._reported, leader_port)
         self.metrics = metrics or Metrics()
         self.metrics.gauges = self._gauges

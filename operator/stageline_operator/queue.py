@@ -38,7 +38,11 @@ class BackOff:
 
 
 class WorkQueue(Generic[K]):
-    """Keys to be worked on. `work` returns seconds after which to look again, None for never."""
+    """Keys to be worked on. `work` returns seconds after which to look again, None for never.
+
+    `spacing` is the least time in seconds from the end of one run of a key to its next: the first
+    event of many is answered at once, and the others together.
+    """
 
     def __init__(
         self,
@@ -46,11 +50,13 @@ class WorkQueue(Generic[K]):
         *,
         workers: int = 4,
         back_off: BackOff | None = None,
+        spacing: float = 0.0,
         failed: Callable[[K, Exception, float], None] = lambda key, error, wait: None,
     ) -> None:
         self._work = work
         self._workers = workers
         self._back_off = back_off or BackOff()
+        self._spacing = spacing
         self._failed = failed
         self._ready: asyncio.Queue[K] = asyncio.Queue()
         self._waiting: dict[K, float] = {}
@@ -67,12 +73,12 @@ class WorkQueue(Generic[K]):
 
     async def stop(self) -> None:
         """Break off what runs, forget what waits."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
 
     def add(self, key: K) -> None:
         """Have it worked on as soon as may be: at once, unless somebody asked for patience."""
@@ -140,8 +146,8 @@ class WorkQueue(Generic[K]):
                 await self._run_one(key)
             finally:
                 del self._running[key]
-                if key in self._waiting:
-                    self._ready.put_nowait(key)
+                if self._waiting.pop(key, None) is not None:
+                    self.add(key)
 
     async def _run_one(self, key: K) -> None:
         try:
@@ -155,7 +161,7 @@ class WorkQueue(Generic[K]):
             self._failed(key, error, wait)
         else:
             self._failures.pop(key, None)
-            self._not_before.pop(key, None)
+            self._not_before[key] = self._now() + self._spacing
             if again is not None:
                 self.add_after(key, again)
 

@@ -137,6 +137,24 @@ async def test_patience_that_was_asked_for_is_kept_though_events_come():
     assert [round(time) for time in times] == [0, 10]
 
 
+async def test_the_first_of_many_events_is_answered_at_once_and_the_others_together():
+    times = []
+
+    async def work(key):
+        times.append(now())
+        await asyncio.sleep(0.1)
+
+    async with running(work, spacing=1.0) as queue:
+        for _ in range(20):
+            queue.add("a")
+            await asyncio.sleep(0.05)
+        assert queue.depth == 0, "what waits for its time does not stand in line"
+        await asyncio.sleep(10)
+        queue.add("a")
+        await asyncio.sleep(0.01)
+    assert times == [pytest.approx(0), pytest.approx(1.1), pytest.approx(11.0)]
+
+
 async def test_the_earliest_of_the_times_asked_for_wins():
     times = []
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 
 from kubernetes.aio.client import Configuration
 
@@ -33,22 +32,14 @@ async def operating(
 
     `wrap` may put something between the operator and its cluster.
     """
-    metrics, stop, watching = Metrics(), asyncio.Event(), asyncio.Event()
+    metrics, stop = Metrics(), asyncio.Event()
     cluster = KubeCluster(connection(server), metrics.requested)
     settings = settings or RenderSettings(allow_host_path=True)
     operator = Operator(wrap(cluster), decide, settings, namespaces=namespaces, metrics=metrics)
 
-    def started():
-        for number in (signal.SIGINT, signal.SIGTERM):  # kopf took them; they are pytest's
-            asyncio.get_running_loop().remove_signal_handler(number)
-        watching.set()
-
     try:
         await operator.start()
-        task = asyncio.create_task(
-            handlers.watch(operator, connection(server), namespaces, stop, started)
-        )
-        await watching.wait()
+        task = asyncio.create_task(handlers.watch(operator, connection(server), namespaces, stop))
         try:
             yield operator
         finally:
