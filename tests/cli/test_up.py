@@ -8,9 +8,18 @@ from pathlib import Path
 
 from stageline_cli.summary import condition
 from support.processes import environment, processes_marked, until
-from support.up import PIPELINE_DEPLOYMENT, container, stageline, up, write_manifest
+from support.up import (
+    PIPELINE_DEPLOYMENT,
+    container,
+    profiled,
+    stageline,
+    up,
+    worker,
+    write_manifest,
+)
 from support.zoo import checkpoint
 
+SLEEPERS = profiled("time.sleep(600)")
 PLACE = PIPELINE_DEPLOYMENT.place("default", "tiny")
 
 
@@ -76,9 +85,9 @@ async def test_stop_while_stages_start(tmp_path):
 
 
 async def test_deletion_from_outside_ends_it(tmp_path):
-    path, _ = write_manifest(tmp_path, checkpoint("bert"))
-    async with up(tmp_path, path) as running:
-        await running.line("Planned True")
+    path, _ = write_manifest(tmp_path, tmp_path)
+    async with up(tmp_path, path, **worker(tmp_path, SLEEPERS)) as running:
+        await running.line("Starting")
         assert condition(await running.status(), "Planned")["status"] == "True"
         async with running.api() as client:
             await client.delete(PLACE)
@@ -88,13 +97,13 @@ async def test_deletion_from_outside_ends_it(tmp_path):
 
 
 async def test_reader_that_goes_stops_everything(tmp_path):
-    path, _ = write_manifest(tmp_path, checkpoint("bert"))
+    path, _ = write_manifest(tmp_path, tmp_path)
     command = f'"$0" -m stageline_cli.main up "{path}" --state-dir "{tmp_path}" | head -n 4'
     process = await asyncio.create_subprocess_exec(
         *("bash", "-o", "pipefail", "-c", command, sys.executable),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "MARK": str(tmp_path)},
+        env={**os.environ, "MARK": str(tmp_path), **worker(tmp_path, SLEEPERS)},
     )
     out, errors = await asyncio.wait_for(process.communicate(), 60)
     assert (len(out.splitlines()), errors) == (4, b"")

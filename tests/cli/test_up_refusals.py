@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 
 import pytest
@@ -16,18 +15,10 @@ from stageline_cli.failure import Failure
 from stageline_cli.main import app
 from stageline_local.statedir import StateDir
 from support.processes import until, written
-from support.profiles import dense
-from support.up import up, write_manifest
+from support.up import profiled, up, worker, write_manifest
 
-# A worker that knows what its model weighs, and cannot load it.
-PROFILE = f"""
-import base64, sys, zlib
-profile = {dense(6).model_dump_json()!r}
-if sys.argv[1] != "profile":
-    sys.exit("the layers are damaged")
-log = sys.argv[sys.argv.index("--termination-log") + 1]
-open(log, "w").write(base64.b64encode(zlib.compress(profile.encode())).decode())
-"""
+
+DAMAGED = profiled("sys.exit('the layers are damaged')")
 
 
 def refusal(folder, path) -> str:
@@ -100,17 +91,7 @@ def test_model_on_a_volume(tmp_path):
     assert told.startswith("spec.model.uri pvc://claim/folder of tiny is a volume of a real")
 
 
-def worker(folder, code) -> dict[str, str]:
-    """The environment in which this code stands in for the worker."""
-    package = folder / "worker" / "stageline_worker"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(textwrap.dedent(code))
-    return {"PYTHONPATH": str(package.parent)}
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_stop_while_the_model_is_profiled(tmp_path, number):
+async def test_stop_while_the_model_is_profiled(tmp_path):
     started = tmp_path / "started"
     slow = worker(
         tmp_path,
@@ -123,7 +104,7 @@ async def test_stop_while_the_model_is_profiled(tmp_path, number):
     path, _ = write_manifest(tmp_path, tmp_path)
     async with up(tmp_path, path, **slow) as running:
         await until(lambda: written(started, "started"), what="the profile's start")
-        running.signal(number)
+        running.signal(signal.SIGINT)
         assert await running.end() == 0
     assert running.errors == []
 
@@ -161,14 +142,14 @@ async def test_profile_that_fails(tmp_path):
 
 async def test_model_that_cannot_be_cut_so(tmp_path):
     path, _ = write_manifest(tmp_path, tmp_path, stages=9)
-    async with up(tmp_path, path, **worker(tmp_path, PROFILE)) as running:
+    async with up(tmp_path, path, **worker(tmp_path, DAMAGED)) as running:
         assert await running.end() == 1
     assert running.errors[0].startswith("tiny has 6 layers, too few for 9 stages: lower spec.")
 
 
 async def test_stage_that_never_comes_up(tmp_path):
     path, _ = write_manifest(tmp_path, tmp_path)
-    async with up(tmp_path, path, **worker(tmp_path, PROFILE)) as running:
+    async with up(tmp_path, path, **worker(tmp_path, DAMAGED)) as running:
         assert await running.end() == 1
     sentence = r"tiny-\w+-0-[01] died 3 times before it was up: the layers are damaged"
     assert re.fullmatch(sentence, running.errors[0])

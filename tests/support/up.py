@@ -1,9 +1,12 @@
 """`stageline up` as a process: its manifest, its lines, its children, its end."""
 
 import asyncio
+import base64
 import json
 import os
 import sys
+import textwrap
+import zlib
 from contextlib import asynccontextmanager
 
 import yaml
@@ -14,6 +17,7 @@ from stageline_local.client import POD, Client, Kind
 from stageline_local.ports import free_ports
 from stageline_operator.labels import STAGE
 from support.processes import processes_marked, until
+from support.profiles import dense
 
 PIPELINE_DEPLOYMENT = Kind(API_VERSION, KIND, PLURAL)
 
@@ -49,6 +53,27 @@ async def stageline(*arguments):
 def container(pod):
     """The status of the pod's only container."""
     return pod["status"]["containerStatuses"][0]
+
+
+def worker(folder, code) -> dict[str, str]:
+    """The environment in which this code stands in for the worker."""
+    package = folder / "worker" / "stageline_worker"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(textwrap.dedent(code))
+    return {"PYTHONPATH": str(package.parent)}
+
+
+def profiled(stage: str) -> str:
+    """A worker that knows what a model of six layers weighs; its stages do this."""
+    profile = base64.b64encode(zlib.compress(dense(6).model_dump_json().encode())).decode()
+    return f"""
+import sys, time
+if sys.argv[1] != "profile":
+    {stage}
+with open(sys.argv[sys.argv.index("--termination-log") + 1], "w") as log:
+    log.write("{profile}")
+"""
 
 
 class Up:
