@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
@@ -38,7 +39,7 @@ class EmbeddedCluster:
         self.kubeconfig = folder / "kubeconfig"
         self.url = ""
         """Of the API server, once the cluster has been entered."""
-        self.api = ApiServer(log_path=self._log_path)
+        self.api = ApiServer(log_path=self._log_path, own_user_only=sys.platform == "linux")
         self.client: Client
         self.kubelet: Kubelet
         self._port = port

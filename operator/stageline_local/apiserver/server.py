@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,8 +50,9 @@ class ApiServer:
     """A Kubernetes API server for one machine: objects in memory, HTTP on loopback.
 
     `log_path` says where a container's log is; `crds` are served from the start; `token` is what
-    clients must know, and without one all may come in, whatever token they have. What the server
-    holds outlives `stop` and `start`, but not the object itself.
+    clients must know, and without one all may come in, whatever token they have. `own_user_only`
+    lets in the processes of the user who started it and of root, by loopback on Linux. What the
+    server holds outlives `stop` and `start`, but not the object itself.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ApiServer:
         crds: Sequence[Object] | None = None,
         *,
         token: str = "",
+        own_user_only: bool = False,
     ) -> None:
         self.api = Api((crd(),) if crds is None else crds)
         self.requests: deque[Request] = deque(maxlen=_REMEMBERED)
@@ -67,6 +70,8 @@ class ApiServer:
         """Asked in turn at each request; the first that gives a response has answered it."""
         self.url = ""
         self._token = token
+        self._own_user_only = own_user_only
+        self._known: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
         self._handlers = Handlers(self.api, log_path)
         self._runner: web.AppRunner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -142,6 +147,10 @@ class ApiServer:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         access.check(request, self._token)
+        transport = request.transport
+        if self._own_user_only and transport is not None and transport not in self._known:
+            access.check_user(transport)
+            self._known.add(transport)
         for fault in list(self.faults):
             if (response := fault(request)) is not None:
                 return response
