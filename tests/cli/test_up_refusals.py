@@ -17,7 +17,6 @@ from stageline_local.statedir import StateDir
 from support.processes import until, written
 from support.up import profiled, up, worker, write_manifest
 
-
 DAMAGED = profiled("sys.exit('the layers are damaged')")
 
 
