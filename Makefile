@@ -11,9 +11,17 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 WORKERS ?= 2
+# Images: what builds them and lists them, what they are called, and what they are made of.
+IMAGE_BUILD ?= docker build
+IMAGE_LIST ?= docker images
+IMAGES ?= stageline
+TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+BASE_IMAGE ?= python:3.11-slim-bookworm
+# https://pypi.org/simple has torch for CUDA.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test e2e bench lint fmt proto api crd check-generated train lock clean
+.PHONY: help install demo test e2e bench lint fmt proto api crd manifests images check-generated train lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,9 +67,21 @@ api: $(INSTALLED) ## Generate the resource's reference page and CRD from its mod
 
 crd: api ## The same: the CRD is generated with the page
 
+manifests: api ## Generate the chart's CRD, and manifests/install.yaml from the chart
+	$(BIN)/python scripts/gen_manifests.py
+
+images: ## Build the images operator, router and worker, and print their sizes
+	@for target in operator router worker; do \
+	  $(IMAGE_BUILD) --quiet --target $$target --tag $(IMAGES)-$$target:$(TAG) \
+	    --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg TORCH_INDEX=$(TORCH_INDEX) \
+	    --build-arg VERSION=$(TAG) . || exit 1; \
+	  $(IMAGE_LIST) $(IMAGES)-$$target:$(TAG) || exit 1; \
+	done
+
 check-generated: $(INSTALLED)
 	$(BIN)/python scripts/gen_proto.py --check
 	$(BIN)/python scripts/gen_api.py --check
+	$(BIN)/python scripts/gen_manifests.py --check
 
 train: $(INSTALLED) ## Train the small language model of examples/ again
 	$(BIN)/python scripts/train_tiny_llama.py
