@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -28,12 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; 0 then, 1 when it cannot go on."""
     settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
     logs.configure(settings.log_format, settings.log_level)
+    _allow_open_files()
     try:
         with asyncio.Runner(loop_factory=_Loop) as runner:
             return runner.run(run(settings))
-    except (NoConnectionError, OSError) as error:
+    except (NoConnectionError, handlers.NoWatchError, OSError) as error:
         log.error("%s", error)
         return 1
+
+
+def _allow_open_files() -> None:
+    """A stream per pipeline is a file each, and container runtimes begin with as few as 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _Loop(asyncio.SelectorEventLoop):

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
+import aiohttp
 import kopf
 from kubernetes.aio.client import Configuration
 
@@ -22,6 +23,10 @@ from stageline_operator.labels import OWNER
 _ENTER_SECONDS: Final = 0.2
 _LEAVE_SECONDS: Final = 0.5
 _HEARD: Final = "stageline heard this before"
+
+
+class NoWatchError(Exception):
+    """Watching has ended though nobody stopped it; the text is a sentence."""
 
 
 class Listener(Protocol):
@@ -43,12 +48,12 @@ async def watch(
     namespaces: Sequence[str],
     stop: asyncio.Event,
 ) -> None:
-    """Tell the listener of every event until `stop`. Raises when watching is not possible."""
-    leave = asyncio.Event()
+    """Tell the listener of every event until `stop`. NoWatchError when that is not possible."""
+    leave, sessions = asyncio.Event(), _Sessions(configuration)
     stopping = asyncio.create_task(_stop_later(stop, leave), name="stop")
     watching = asyncio.create_task(
         kopf.operator(
-            registry=_registry(listener, configuration, leave),
+            registry=_registry(listener, sessions, leave),
             settings=_settings(),
             clusterwide=not namespaces,
             namespaces=list(namespaces),
@@ -62,8 +67,13 @@ async def watch(
     with _hushed("kopf"):
         await asyncio.wait({watching}, timeout=_LEAVE_SECONDS)
         watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+        except Exception as error:  # kopf ends with what it could not outlast, of whatever type
+            raise NoWatchError(f"the API server cannot be watched: {error}") from error
+        finally:
+            await sessions.close()
 
 
 async def _stop_later(stop: asyncio.Event, leave: asyncio.Event) -> None:
@@ -127,13 +137,13 @@ class _NoProgress(kopf.ProgressStorage):
 
 
 def _registry(
-    listener: Listener, configuration: Configuration, leave: asyncio.Event
+    listener: Listener, sessions: _Sessions, leave: asyncio.Event
 ) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        return await _connection_info(configuration)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        return await sessions.open()
 
     @kopf.on.cleanup(registry=registry)
     async def cleanup(**_: Any) -> None:
@@ -159,6 +169,29 @@ def _group_version(kind: Kind) -> tuple[str, str]:
     return group, version
 
 
+class _Sessions:
+    """Kopf's connections with the API server, ours to close: kopf leaves some open when hurried."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._opened: list[aiohttp.ClientSession] = []
+
+    async def open(self) -> kopf.AiohttpSession:
+        """A new one; kopf asks again when a token has run out."""
+        info = await _connection_info(self._configuration)
+        connector = aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context())
+        session = aiohttp.ClientSession(
+            connector=connector, headers=info.as_http_headers(), proxy=info.proxy_url
+        )
+        self._opened.append(session)
+        return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
+
+    async def close(self) -> None:
+        """All that were opened."""
+        for session in self._opened:
+            await session.close()
+
+
 async def _connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
     header = await configuration.get_api_key_with_prefix("BearerToken") or ""
     scheme, _, token = header.partition(" ")
@@ -170,4 +203,5 @@ async def _connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
         private_key_path=configuration.key_file or None,
         scheme=scheme or None,
         token=token or None,
+        proxy_url=configuration.proxy or None,
     )

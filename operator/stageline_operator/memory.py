@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stageline_operator.cache import Child, controller_of, whose
+from stageline_operator.decision import Notice
 from stageline_operator.kinds import Object
 from stageline_operator.labels import APPLIED
 from stageline_operator.quarrels import Quarrel
@@ -39,6 +40,8 @@ class Memory:
         self._waits: dict[Child, float] = {}
         self.obstacles = 0
         """Counts every obstacle that was met."""
+        self.complaints: list[Notice] = []
+        """Of quarrels, to be told."""
 
     def forget_if_changed(self, resource: Object) -> None:
         """Another spec may be refused nothing: it is tried at once."""

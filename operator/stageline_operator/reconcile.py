@@ -93,16 +93,16 @@ class Reconciler:
             observed = self._look(key)
             if observed is None:
                 return None
-            one = _Execution(self._cluster, self._cache, key, observed, self._memories[key])
+            memory = self._memories[key]
+            one = _Execution(self._cluster, self._cache, key, observed, memory)
             decision = self._decide(observed, self._settings, datetime.now(UTC))
-            if await one.effects(decision, self._slots):
-                break
-        else:
-            raise Later("the API server refuses one child after the other")
-        await one.tell(decision)
-        one.log(decision)
-        waits = (decision.again, self._memories[key].due(_now()))
-        return min((wait for wait in waits if wait is not None), default=None)
+            try:
+                if await one.effects(decision, self._slots):
+                    await one.tell(decision)
+                    return _soonest(decision.again, memory.due(_now()))
+            finally:
+                one.log()
+        raise Later("the API server refuses one child after the other")
 
     def _look(self, key: Key) -> Observed | None:
         """None when the resource is gone or going: its children go with it, by their owner."""
@@ -127,7 +127,6 @@ class _Execution:
         self._observed = observed
         self._memory = memory
         self._unforeseen: list[str] = []
-        self._quarrels: list[Notice] = []
         self._done: list[str] = []
 
     async def effects(self, decision: Decision, slots: asyncio.Semaphore) -> bool:
@@ -142,7 +141,9 @@ class _Execution:
             await _together(step, slots)
             if self._unforeseen:
                 raise Later(self._unforeseen[0])
-        return self._memory.obstacles == before
+            if self._memory.obstacles != before:
+                return False
+        return True
 
     async def tell(self, decision: Decision) -> None:
         """Status first: when it cannot be written, the Events of its transition wait too."""
@@ -153,18 +154,15 @@ class _Execution:
             except Gone:
                 self._cache.found_gone(self._key, PIPELINE_DEPLOYMENT, self._key.name)
                 return
-            self._done.append("status")
-        for notice in (*self._quarrels, *decision.notices):
+            self._done.append("wrote status")
+        complaints, self._memory.complaints = self._memory.complaints, []
+        for notice in (*complaints, *decision.notices):
             await self._post(notice)
 
-    def log(self, decision: Decision) -> None:
+    def log(self) -> None:
         """One line for a decision that did something."""
-        if self._done or decision.notices:
-            told = "; ".join(f"{notice.reason}: {notice.note}" for notice in decision.notices)
-            log.info(
-                "%s%s", ", ".join(self._done) or "told", f" ({told})" if told else "",
-                extra={"key": str(self._key)},
-            )  # fmt: skip
+        if self._done:
+            log.info("%s", ", ".join(self._done), extra={"key": str(self._key)})
 
     async def _apply(self, wished: Object) -> None:
         child, now, wish = child_of(wished), _now(), wish_of(wished)
@@ -186,7 +184,7 @@ class _Execution:
             self._answered(answer)
             self._done.append(f"{'made' if live is None else 'restored'} {_called(child)}")
             if self._memory.repaired(child, wish, now):
-                self._quarrels.append(await self._complaint(child))
+                self._memory.complaints.append(await self._complaint(child))
 
     async def _patch(self, patch: Patch) -> None:
         child, now, wish = (patch.kind, patch.name), _now(), wish_of(patch.body)
@@ -204,7 +202,7 @@ class _Execution:
             self._answered(answer)
             self._done.append(f"patched {_called(child)}")
             if self._memory.repaired(child, wish, now):
-                self._quarrels.append(await self._complaint(child))
+                self._memory.complaints.append(await self._complaint(child))
 
     async def _delete(self, delete: Delete) -> None:
         child = (delete.kind, delete.name)
@@ -262,6 +260,7 @@ class _Execution:
         return Notice("Warning", "ChildContested", note, "Restore")
 
     async def _post(self, notice: Notice) -> None:
+        self._done.append(f"told {notice.reason}: {notice.note}")
         resource, unique = self._observed.resource, uuid.uuid4().hex[:16]
         made = event(resource, notice, datetime.now(UTC), socket.gethostname(), unique)
         try:
@@ -296,6 +295,10 @@ def child_of(obj: Object) -> Child:
 
 def _called(child: Child) -> str:
     return f"{child[0].kind} {child[1]}"
+
+
+def _soonest(*waits: float | None) -> float | None:
+    return min((wait for wait in waits if wait is not None), default=None)
 
 
 def _now() -> float:

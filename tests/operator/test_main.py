@@ -13,6 +13,7 @@ import urllib.request
 import pytest
 
 from stageline_local.apiserver import served
+from stageline_local.apiserver.faults import refuse
 from stageline_operator import logs
 from stageline_operator.health import complaints
 from stageline_operator.metrics import Metrics
@@ -155,6 +156,14 @@ async def test_a_missing_crd_is_said_in_a_sentence_and_waited_for(start):
         operator = start(f"--server={server.url}", "--health-port=0")
         await operator.says("install its CustomResourceDefinition")
         assert "Traceback" not in operator.text()
+
+
+async def test_an_api_server_that_cannot_be_watched_ends_it_with_a_sentence(start, server):
+    server.faults.append(refuse(lambda request: request.path == "/apis", 415, "No", "not here"))
+    operator = start(f"--server={server.url}", "--health-port=0")
+    assert await operator.ended(STARTS_IN_SECONDS) == 1
+    assert "the API server cannot be watched" in operator.text()
+    assert "Traceback" not in operator.text().rpartition("cannot be watched")[2]
 
 
 async def test_a_port_that_is_taken_is_said(start, server):

@@ -175,6 +175,18 @@ async def test_an_object_of_somebody_else_is_reported_and_never_touched():
     assert world.cluster.objects[SERVICE, "default", "llama"] == before
 
 
+async def test_nothing_is_created_before_it_is_decided_anew_what_a_refusal_means():
+    world = World()
+    world.decide = lambda observed: (
+        Decision()
+        if observed.refused
+        else Decision(apply=(world.child(CONFIG_MAP),), create=(world.child(POD, "p"),))
+    )
+    world.cluster.fault = lambda verb, subject: Refused("no") if verb == "make" else None
+    await world.reconcile()
+    assert world.cluster.of(POD) == [], "the record of intent could not be written"
+
+
 async def test_a_name_that_became_free_is_taken_after_a_while():
     world = World()
     world.wishing(world.child())
