@@ -55,6 +55,14 @@ class Process:
 
         await until(said, seconds, f"{text!r} in the log")
 
+    async def answers(self, port, path, status):
+        def answered():
+            assert self._process.poll() is None, f"it has ended:\n{self.text()}"
+            answer = get(port, path)
+            return answer is not None and answer[0] == status
+
+        await until(answered, STARTS_IN_SECONDS, f"{path} answers {status}")
+
     def send(self, number):
         self._process.send_signal(number)
 
@@ -101,7 +109,7 @@ def get(port, path):
 async def test_it_serves_answers_probes_and_stops_at_once(start, server, number):
     port = free_port()
     operator = start(f"--server={server.url}", f"--health-port={port}", "--health-host=127.0.0.1")
-    await until(lambda: get(port, "/readyz") == (200, "ok\n"), STARTS_IN_SECONDS, "it is ready")
+    await operator.answers(port, "/readyz", 200)
     assert get(port, "/healthz") == (200, "ok\n")
     path = "/apis/stageline.dev/v1alpha1/namespaces/default/pipelinedeployments"
     await asyncio.to_thread(_post, server.url + path, resource())
@@ -139,7 +147,7 @@ async def test_an_api_server_that_is_not_there_is_waited_for_and_said_once(start
     await asyncio.sleep(1)
     assert operator.text().count("no answer from the API server") == 1
     with served(port=port):
-        await until(lambda: get(health, "/readyz")[0] == 200, STARTS_IN_SECONDS, "it is ready")
+        await operator.answers(health, "/readyz", 200)
         operator.send(signal.SIGTERM)
         assert await operator.ended(5) == 0
 
