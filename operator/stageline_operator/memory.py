@@ -20,6 +20,9 @@ from stageline_operator.quarrels import Quarrel
 ASK_AGAIN_SECONDS: Final = 30.0
 """After which a taken name or a refusal is tried again: nothing tells us when it is mended."""
 
+COMPANY_SECONDS: Final = 2.0
+"""A write of status costs the API server more than any other, so steps in a row share one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
@@ -42,6 +45,7 @@ class Memory:
         """Counts every obstacle that was met."""
         self.complaints: list[Notice] = []
         """Of quarrels, to be told."""
+        self._status_due: float | None = None
 
     def forget_if_changed(self, resource: Object) -> None:
         """Another spec may be refused nothing: it is tried at once."""
@@ -86,12 +90,25 @@ class Memory:
         """Count it; whether this has just become a quarrel that the user should know of."""
         return self._quarrels.setdefault(child, Quarrel(wish)).repaired(wish, now)
 
+    def status_wait(self, may_wait: bool, now: float) -> float:
+        """Seconds that the status still waits for company; 0: it is to be written now."""
+        if not may_wait:
+            self._status_due = None
+            return 0.0
+        if self._status_due is None:
+            self._status_due = now + COMPANY_SECONDS
+        if (wait := self._status_due - now) > 0:
+            return wait
+        self._status_due = None
+        return 0.0
+
     def due(self, now: float) -> float | None:
         """Seconds until something that waits may be tried again."""
         self._waits = {child: until for child, until in self._waits.items() if until > now}
         obstacles = (*self._taken.values(), *self._refused.values())
         standing = [obstacle.until for obstacle in obstacles if obstacle.until > now]
-        return min((until - now for until in (*standing, *self._waits.values())), default=None)
+        untils = (*standing, *self._waits.values(), *filter(None, [self._status_due]))
+        return min((until - now for until in untils), default=None)
 
     @staticmethod
     def is_ours(obj: Object, resource: Object) -> bool:

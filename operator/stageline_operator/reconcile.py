@@ -148,6 +148,9 @@ class _Execution:
     async def tell(self, decision: Decision) -> None:
         """Status first: when it cannot be written, the Events of its transition wait too."""
         resource = self._observed.resource
+        may_wait = decision.status is not None and decision.status_may_wait
+        if self._memory.status_wait(may_wait, _now()):
+            return
         if decision.status is not None:
             try:
                 self._answered(await self._cluster.apply_status(resource, decision.status))

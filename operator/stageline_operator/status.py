@@ -1,10 +1,10 @@
 """The status of a resource: the conditions, the stages, and when it is worth a write. Pure.
 
-Three rules keep it quiet. What is equal is not written. Measured numbers are shown in steps
-(entries.py). And a status that differs in details alone is written at most every 5 seconds, for
-which `measuredAt` has the time of the last such write: it moves only with it. Details are numbers,
-how far a stage is on its way, and the words of conditions behind which nothing is wrong; whatever
-else moves is written at once, and takes the details along.
+Four rules keep it quiet. What is equal is not written. Measured numbers are shown in steps
+(entries.py). A step on the way to Ready waits a moment for the next (`may_wait`). And a status that
+differs in details alone is written at most every 5 seconds, for which `measuredAt` has the time of
+the last such write: it moves only with it. Details are numbers, how far a stage is on its way, and
+the words of conditions behind which nothing is wrong; whatever else moves takes the details along.
 
 A rollout or a repair that does not come further for rollout.progressDeadline is stalled.
 `progressedAt` has the last step that it came further: a stage got a node, loaded more, or became
@@ -44,6 +44,7 @@ from stageline_operator.times import from_rfc3339, rfc3339
 
 DETAILS_APART: Final = timedelta(seconds=5)
 """Between two writes that move nothing but details."""
+_ACTED_ON: Final = ("Ready", "Reconciling", "Stalled", "Planned")
 _RESTARTS_THAT_COUNT: Final = 1
 """A stage that was restarted more often comes no further by starting once more."""
 _STEPS: Final[Mapping[StageState, int]] = {
@@ -61,6 +62,8 @@ class StatusUpdate:
     """All of it, as the API server takes it; None when it is not to be written."""
     again: float | None
     """Seconds until it would change though nothing else does; None when it would not."""
+    may_wait: bool = False
+    """It tells of a step on the way: another that follows soon may take it along."""
 
 
 def read_status(resource: Object) -> PipelineDeploymentStatus:
@@ -232,7 +235,22 @@ def _worth_writing(
             again = wait if again is None else min(wait, again)
             return StatusUpdate(None, again)
         after = after.model_copy(update={"measured_at": rfc3339(now)})
-    return StatusUpdate(_dumped(after), again)
+    return StatusUpdate(_dumped(after), again, _is_a_mere_step(before, after))
+
+
+def _is_a_mere_step(before: PipelineDeploymentStatus, after: PipelineDeploymentStatus) -> bool:
+    """What one acts on is so as before, and nothing is wrong or was."""
+    return (
+        not any(map(is_bad, (*before.conditions, *after.conditions)))
+        and before.observed_generation == after.observed_generation
+        and before.replicas == after.replicas
+        and all(_truth(before, kind) == _truth(after, kind) for kind in _ACTED_ON)
+    )
+
+
+def _truth(whole: PipelineDeploymentStatus, kind: str) -> str:
+    found = _condition(whole, kind)
+    return found.status if found is not None else ""
 
 
 def _until_details(before: PipelineDeploymentStatus, now: datetime) -> timedelta:

@@ -12,7 +12,7 @@ from stageline_operator.decision import Decision, Delete, Notice, Patch
 from stageline_operator.difference import is_as_wished, stamped
 from stageline_operator.kinds import CONFIG_MAP, PIPELINE_DEPLOYMENT, POD, SERVICE, kind_of
 from stageline_operator.labels import OWNER
-from stageline_operator.memory import ASK_AGAIN_SECONDS
+from stageline_operator.memory import ASK_AGAIN_SECONDS, COMPANY_SECONDS
 from stageline_operator.quarrels import OFTEN, PAUSE_SECONDS
 from stageline_operator.queue import Later
 from stageline_operator.reconcile import Reconciler
@@ -331,6 +331,34 @@ async def test_events_wait_for_the_status_and_a_lost_one_stops_nothing(caplog):
     assert "Event One is lost: away" in caplog.text
 
 
+async def test_a_status_that_may_wait_is_written_with_the_next_that_may_not():
+    notice = Notice("Normal", "One", "1.")
+    decisions = iter(
+        [
+            Decision(status={"a": 1}, status_may_wait=True, notices=(notice,)),
+            Decision(status={"a": 2}, notices=(notice,)),
+        ]
+    )
+    world = World(lambda observed: next(decisions))
+    wait = await world.reconcile()
+    assert wait == pytest.approx(COMPANY_SECONDS), "it is looked at again when it is due"
+    assert world.cluster.calls == [], "neither status nor Event"
+    assert await world.reconcile() is None
+    assert world.cluster.verbs() == {"status": 1, "event": 1}
+
+
+async def test_a_status_that_waits_is_written_when_nothing_follows():
+    world = World(lambda observed: Decision(status={"a": 1}, status_may_wait=True))
+    for _ in range(2):
+        wait = await world.reconcile()
+        assert world.cluster.calls == []
+        await asyncio.sleep(wait / 2)
+    assert await world.reconcile() == pytest.approx(wait / 2), "it waits from when it first might"
+    await asyncio.sleep(wait / 2)
+    await world.reconcile()
+    assert world.cluster.verbs() == {"status": 1}
+
+
 async def test_an_event_says_whom_it_is_about_and_fits_its_bounds():
     notice = Notice("Warning", "Long", "ü" * 2000, "Plan")
     world = World(lambda observed: Decision(notices=(notice,)))
@@ -421,5 +449,7 @@ async def test_whatever_request_fails_the_end_is_the_same(at):
 
 
 def test_a_decision_has_no_field_that_reconciling_does_not_know():
-    known = {"apply", "patch", "delete", "create", "status", "notices", "again"}
+    known = {
+        "apply", "patch", "delete", "create", "status", "status_may_wait", "notices", "again",
+    }  # fmt: skip
     assert {field.name for field in dataclasses.fields(Decision)} == known

@@ -47,7 +47,7 @@ class Life:
         self.status = {}
         self.writes = 0
         self.told = []
-        self.again = None
+        self.again, self.may_wait = None, False
 
     def see(self, situation, seconds=0.0, planning=PLANNED, healing=None, generation=1, **spec):
         found = resource(self.status, generation, replicas=situation.wanted, **spec)
@@ -56,7 +56,7 @@ class Life:
         healing = healing or Healing(history=history(situation))
         now = NOW + timedelta(seconds=seconds)
         update = status(situation, planning, healing, "", now)
-        self.again = update.again
+        self.again, self.may_wait = update.again, update.may_wait
         if update.status is not None:
             self.writes += 1
             self.told.extend(notices(self.status, update.status))
@@ -280,6 +280,23 @@ def test_a_stage_that_fails_is_told_at_once():
     crashed = pods_of(A0) | {ONE: pod(ONE, ready=False, container=crashing("bang"))}
     assert life.see(scene(A0, pods=crashed, reports={}), 2)
     assert life.stage(1)["state"] == "Failed"
+
+
+def test_steps_on_the_way_to_ready_may_wait_for_each_other_and_what_one_acts_on_may_not():
+    life = Life()
+    steps = [
+        (scene(found=resource(), front={}), Planning(), False, "it was seen"),
+        (scene(A0, pods={}, reports={}, front=router(0)), PLANNED, False, "it is planned"),
+        (scene(A0, reports={}, front=router(0)), PLANNED, True, "its stages have loaded"),
+        (scene(A0, front=router(0)), PLANNED, True, "its ring turns"),
+        (scene(A0), PLANNED, False, "it is ready"),
+    ]
+    for seconds, (found, planning, may_wait, what) in enumerate(steps):
+        assert life.see(found, 10 * seconds, planning), what
+        assert life.may_wait is may_wait, what
+    gone = pods_of(A0) | {ONE: pod(ONE, ready=False, container=crashing("bang"))}
+    life.see(scene(A0, pods=gone, reports={}), 100)
+    assert not life.may_wait, "it is broken"
 
 
 def test_conditions_of_others_are_left_to_them():
