@@ -52,6 +52,13 @@ class ModelProfile(_Document):
         description="The head's matrix is the embedding's, and is counted there alone."
     )
     units: tuple[Unit, ...]
+    commit: str = Field(
+        default="",
+        max_length=64,
+        pattern=r"^[0-9a-f]*$",
+        description="What the address's revision stood for when this was read, and what stages "
+        "and routers read then; empty where the source has no such thing.",
+    )
 
     @property
     def layers(self) -> int:

@@ -280,8 +280,7 @@ def test_a_bad_checkpoint_is_refused_by_profile_and_load_with_one_sentence(spoil
 @pytest.mark.parametrize(
     ("uri", "sentence"),
     [
-        ("s3://bucket/llama", "from file:// only"),
-        ("pvc://models/llama", "from file:// only"),
+        ("pvc://models/llama", "a folder is named by file:///path"),
         ("file://models/llama", "three slashes"),
         ("file:///no/such/folder", "no such folder"),
         ("/no/such/folder", "no such folder"),

@@ -6,6 +6,7 @@ which serves ranges and must not be shown the token.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections.abc import Iterator
@@ -16,25 +17,35 @@ from pathlib import Path
 
 COMMIT = "c0ffee" + "0" * 34
 _FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+_PIECE = 64 << 10
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 
 
 @dataclass
 class Hub:
-    """`refuse` maps a file name, or * for all, to a status and an X-Error-Code."""
+    """`refuse` maps a file name, or * for all, to a status and an X-Error-Code. `busy` has
+    statuses and headers that are answered first, one each. After `drop` bytes of a large file the
+    connection breaks, `drops` times."""
 
     folder: Path
     repo: str = "owner/model"
     token: str = ""
     refuse: dict[str, tuple[int, str]] = field(default_factory=dict)
+    busy: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    drop: int = 0
+    drops: int = 0
     ranges: bool = True
     url: str = ""
     served: dict[str, int] = field(default_factory=dict)
     revisions: set[str] = field(default_factory=set)
     leaked: list[str] = field(default_factory=list)
+    damage: bool = False
+    counting: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         """Status, headers, body."""
+        if self.busy:
+            return *self.busy.pop(0), b""
         if path.startswith("/cdn/"):
             if "authorization" in headers:
                 self.leaked.append(path)
@@ -43,22 +54,47 @@ class Hub:
         if asked is None:
             return 404, {}, b""
         name = asked["name"]
-        if refused := self.refuse.get(name) or self.refuse.get("*"):
+        if refused := self._refusal(asked, headers):
             return refused[0], {"X-Error-Code": refused[1]}, b""
-        if asked["repo"] != self.repo:
-            return 401, {"X-Error-Code": "RepoNotFound"}, b""
-        if self.token and headers.get("authorization") != f"Bearer {self.token}":
-            return 401, {"X-Error-Code": "GatedRepo"}, b""
-        if asked["revision"] not in ("main", "v1", COMMIT):
-            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
-        if not (self.folder / name).is_file():
-            return 404, {"X-Error-Code": "EntryNotFound"}, b""
         self.revisions.add(asked["revision"])
         if name.endswith(".safetensors"):
             cdn = self.url.replace("127.0.0.1", "localhost")
-            return 302, {"X-Repo-Commit": COMMIT, "Location": f"{cdn}/cdn/{name}"}, b""
+            tag = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+            told = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{tag}"'}
+            return 302, {**told, "Location": f"{cdn}/cdn/{name}"}, b""
         status, sent, body = self._file(name, headers)
-        return status, {**sent, "X-Repo-Commit": COMMIT}, body
+        blob = b"blob %d\0" % len(body) + body
+        tag = hashlib.sha1(blob, usedforsecurity=False).hexdigest()
+        if self.damage:
+            body = body.replace(b"4", b"5", 1)
+        return status, {**sent, "X-Repo-Commit": COMMIT, "ETag": f'"{tag}"'}, body
+
+    def _refusal(self, asked: re.Match[str], headers: dict[str, str]) -> tuple[int, str] | None:
+        name = asked["name"]
+        if refused := self.refuse.get(name) or self.refuse.get("*"):
+            return refused
+        if asked["repo"] != self.repo:
+            return 401, "RepoNotFound"
+        if self.token and headers.get("authorization") != f"Bearer {self.token}":
+            return 401, "GatedRepo"
+        if asked["revision"] not in ("main", "v1", COMMIT):
+            return 404, "RevisionNotFound"
+        if not (self.folder / name).is_file():
+            return 404, "EntryNotFound"
+        return None
+
+    def take(self, size: int) -> int:
+        """How much of a body of `size` bytes is sent before the connection breaks."""
+        with self.counting:
+            if not self.drop or not self.drops or size <= self.drop:
+                return size
+            self.drops -= 1
+            return self.drop
+
+    def count(self, name: str, size: int) -> None:
+        """Take note of bytes that went out."""
+        with self.counting:
+            self.served[name] = self.served.get(name, 0) + size
 
     def _file(self, name: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         data = (self.folder / name).read_bytes()
@@ -81,9 +117,11 @@ def serving(hub: Hub) -> Iterator[Hub]:
             for name, value in {**sent, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
-            name = self.path.rpartition("/")[2]
-            hub.served[name] = hub.served.get(name, 0) + len(body)
+            taken = hub.take(len(body))
+            for start in range(0, taken, _PIECE):
+                piece = body[start : min(start + _PIECE, taken)]
+                self.wfile.write(piece)
+                hub.count(self.path.rpartition("/")[2], len(piece))
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -19,6 +19,7 @@ def dense(
     task: str = "generate",
     dtype: str = "bfloat16",
     kv_window: int | None = None,
+    commit: str = "",
 ) -> ModelProfile:
     """A decoder (or encoder) whose layers are all alike."""
     matrix = vocabulary * hidden
@@ -32,6 +33,7 @@ def dense(
             "vocab_size": vocabulary,
             "max_model_len": max_model_len,
             "tied_head": tied,
+            "commit": commit,
             "units": [
                 unit("embedding", matrix, active=hidden),
                 unit("layer", per_layer, count=layers, kv=kv_values, window=kv_window),

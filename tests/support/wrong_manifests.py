@@ -721,16 +721,10 @@ LATER = (
         "spec.pipeline.transport collective of llama is not in this version: use auto or grpc",
     ),
     Later(
-        "a bucket",
-        "spec: {model: {uri: 's3://models/llama'}}",
-        "NotInThisVersion",
-        "s3:// is not in this version, use hf:// or pvc://",
-    ),
-    Later(
         "a folder of the node",
         "spec: {model: {uri: 'file:///models/llama'}}",
         "ModelSourceRefused",
-        "this operator mounts no folder of a node, use pvc:// or hf://",
+        "this operator mounts no folder of a node, use pvc://, hf:// or s3://",
     ),
     Later(
         "a field that no pod has",

@@ -10,8 +10,10 @@ import tokenizers
 
 from stageline_router.errors import Invalid
 from stageline_router.tensors import Input
+from stageline_sources import Reader, SourceError, is_remote, open_source
 
 _FILE = "tokenizer.json"
+_LARGEST = 100 << 20  # bytes; three times the largest that is known
 _UNFINISHED = "\ufffd"  # how a decoder shows bytes that are no whole character (yet)
 _LONGEST_TOKEN = 64  # characters, on the average of a whole text
 _CONTEXT = 64  # tokens of a prompt that an answer's first ones are decoded with
@@ -31,18 +33,17 @@ class Tokenizer:
 
     @classmethod
     def load(cls, uri: str) -> Tokenizer | None:
-        """From a folder, or a file:// URI of one; None when it has no tokenizer.json.
+        """Of the model at `uri`: a folder, file://, hf:// or s3://; None when it has no tokenizer.
 
-        Raises ValueError, a sentence, when the file is damaged.
+        Raises ValueError, a sentence, when the file is damaged or cannot be had.
         """
-        folder = unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
-        path = Path(folder) / _FILE
-        if not path.is_file():
+        data = _fetch(uri) if is_remote(uri) else _read(uri)
+        if data is None:
             return None
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
+            return cls(tokenizers.Tokenizer.from_buffer(data))
         except Exception as error:  # the library raises no class of its own
-            raise ValueError(f"{path} is no tokenizer: {error}") from None
+            raise ValueError(f"{uri}/{_FILE} is no tokenizer: {error}") from None
 
     def encode(self, text: str) -> list[int]:
         """Ids with the model's own special tokens around them; none when these would be all.
@@ -64,6 +65,19 @@ class Tokenizer:
         """The text of these ids, special tokens left out."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+
+def _read(uri: str) -> bytes | None:
+    folder = unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+    path = Path(folder) / _FILE
+    return path.read_bytes() if path.is_file() else None
+
+
+def _fetch(uri: str) -> bytes | None:
+    try:
+        return Reader(open_source(uri)).whole(_FILE, _LARGEST)
+    except SourceError as error:
+        raise ValueError(str(error)) from None
 
 
 def read_text(given: Input) -> list[str]:

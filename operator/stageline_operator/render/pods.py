@@ -32,7 +32,7 @@ def literal(text: str) -> str:
 
 def container(name: str, image: str, source: Source, **more: Any) -> Object:
     """A container that reads the model at `source`; `more` has what it alone has."""
-    env = [*more.pop("env", ()), {"name": "HOME", "value": _SCRATCH}, *source.env]
+    env = [*more.pop("env", ()), {"name": "HOME", "value": _SCRATCH}]
     scratch = {"name": "scratch", "mountPath": _SCRATCH}
     made = {
         "name": name,

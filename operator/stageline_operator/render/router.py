@@ -22,7 +22,7 @@ from stageline_operator.observed import PipelineKey, RevisionRecord
 from stageline_operator.render import pods
 from stageline_operator.render.metadata import child, owner, selector
 from stageline_operator.render.patching import Patched, patched
-from stageline_operator.render.source import model_source
+from stageline_operator.render.source import record_source
 from stageline_operator.render.stage import leader_address
 from stageline_operator.settings import RenderSettings
 
@@ -94,7 +94,7 @@ def router_config(
     """The routers' document, which lists the pipelines that are kept: the record of intent."""
     document = router_document(
         deployment,
-        model_source(owner(resource), record.spec.model, settings).uri,
+        record_source(resource, record, settings).uri,
         f"0.0.0.0:{deployment.spec.router.port}",
         {
             names.pipeline_name(owner(resource), key): leader_address(resource, key, settings)
@@ -141,7 +141,7 @@ def _template(
     settings: RenderSettings,
 ) -> Object:
     router = deployment.spec.router
-    source = model_source(owner(resource), record.spec.model, settings)
+    source = record_source(resource, record, settings)
     container = pods.container(
         CONTAINER,
         router.image or settings.router_image,

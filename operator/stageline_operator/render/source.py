@@ -1,7 +1,7 @@
 """Where a pod finds the checkpoint: from the address in the spec to volumes and an address inside.
 
-A claim and a folder of the node are mounted read-only; what comes over the network goes into an
-emptyDir, with credentials from the Secret that the spec names.
+A claim and a folder of the node are mounted read-only; what comes over the network is read straight
+into memory, with credentials from the Secret that the spec names.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from stageline_api.rendering import RenderError
 from stageline_api.spec import ModelSpec
 from stageline_operator.kinds import Object
+from stageline_operator.observed import RevisionRecord
+from stageline_operator.render.metadata import owner
 from stageline_operator.settings import RenderSettings
 
 MODEL_FOLDER = "/var/run/stageline/model"
-CACHE_FOLDER = "/var/cache/stageline"
 REFUSED = "ModelSourceRefused"
 
 
@@ -26,23 +27,28 @@ class Source:
     uri: str
     volumes: tuple[Object, ...]
     mounts: tuple[Object, ...]
-    env: tuple[Object, ...] = ()
     env_from: tuple[Object, ...] = ()
 
 
-def model_source(name: str, model: ModelSpec, settings: RenderSettings) -> Source:
-    """Where pods of the resource `name` find its model; RenderError when they cannot."""
+def record_source(resource: Object, record: RevisionRecord, settings: RenderSettings) -> Source:
+    """Where pods of a revision find its model; RenderError when they cannot."""
+    commit = record.profile.commit
+    return model_source(owner(resource), record.spec.model, settings, commit)
+
+
+def model_source(name: str, model: ModelSpec, settings: RenderSettings, commit: str = "") -> Source:
+    """Where pods of the resource `name` find its model; RenderError when they cannot.
+
+    `commit` is what the address's revision stood for when the profile was taken.
+    """
     scheme, _, rest = model.uri.partition("://")
     if scheme == "pvc":
         return _claim(model, rest)
     if scheme == "file":
         return _host_folder(name, model, rest, settings)
-    if scheme == "hf":
-        return _download(model)
-    raise RenderError(
-        f"spec.model.uri {model.uri} of {name}: {scheme}:// is not in this version, "
-        "use hf:// or pvc://"
-    )
+    # A branch may move, but all that reads a model for one revision reads the same one.
+    uri = f"{model.uri.partition('@')[0]}@{commit}" if scheme == "hf" and commit else model.uri
+    return Source(uri=uri, volumes=(), mounts=(), env_from=_secret(model))
 
 
 def _claim(model: ModelSpec, rest: str) -> Source:
@@ -56,8 +62,8 @@ def _host_folder(name: str, model: ModelSpec, path: str, settings: RenderSetting
     start = f"spec.model.uri {model.uri} of {name}"
     if not settings.allow_host_path:
         raise RenderError(
-            f"{start}: this operator mounts no folder of a node, use pvc:// or hf://, or start it "
-            "with --allow-host-path",
+            f"{start}: this operator mounts no folder of a node, use pvc://, hf:// or s3://, or "
+            "start it with --allow-host-path",
             REFUSED,
         )
     folder = posixpath.normpath(path)
@@ -69,16 +75,6 @@ def _host_folder(name: str, model: ModelSpec, path: str, settings: RenderSetting
     folder = f"/{folder.lstrip('/')}"
     volume = {"hostPath": {"path": folder, "type": "Directory"}}
     return _mounted(f"file://{folder}", volume, folder, model)
-
-
-def _download(model: ModelSpec) -> Source:
-    return Source(
-        uri=model.uri,
-        volumes=({"name": "cache", "emptyDir": {}},),
-        mounts=({"name": "cache", "mountPath": CACHE_FOLDER},),
-        env=({"name": "HF_HOME", "value": f"{CACHE_FOLDER}/huggingface"},),
-        env_from=_secret(model),
-    )
 
 
 def _mounted(uri: str, volume: Object, folder: str, model: ModelSpec) -> Source:

@@ -10,7 +10,7 @@ from stageline_operator.observed import PipelineKey, PodKey, RevisionRecord
 from stageline_operator.render import pods
 from stageline_operator.render.metadata import child, owner, selector
 from stageline_operator.render.patching import Patched, patched
-from stageline_operator.render.source import Source, model_source
+from stageline_operator.render.source import Source, record_source
 from stageline_operator.settings import RenderSettings
 
 PORT = 7070
@@ -24,7 +24,7 @@ def stage_pod(
 ) -> Object:
     """The pod of the stage `key`, of the revision `record`; RenderError when it cannot be made."""
     name = names.pod_name(owner(resource), key)
-    source = model_source(owner(resource), record.spec.model, settings)
+    source = record_source(resource, record, settings)
     made = child(
         resource,
         POD,

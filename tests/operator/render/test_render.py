@@ -18,6 +18,7 @@ from stageline_operator.observed import PipelineKey, RevisionRecord
 from stageline_operator.render.patching import Patched, patched
 from stageline_operator.settings import RenderSettings
 from support.podsecurity import restricted
+from support.profiles import dense
 from support.rendered import container, env, rendered
 
 HOST = RenderSettings(allow_host_path=True)
@@ -225,7 +226,6 @@ def test_a_pod_of_an_old_revision_is_made_from_its_record():
         ),
         ("file:///srv/./m/../llama/", "file:///srv/llama", {
             "hostPath": {"path": "/srv/llama", "type": "Directory"}}),
-        ("hf://a/b@main", "hf://a/b@main", {"emptyDir": {}}),
     ],
 )  # fmt: skip
 def test_all_that_reads_the_model_finds_it_in_one_place(uri, inside, volume):
@@ -234,13 +234,29 @@ def test_all_that_reads_the_model_finds_it_in_one_place(uri, inside, volume):
     for pod, name in ((made.stage(), "worker"), (made.profile(), "profile"), (router, "router")):
         mounts = {mount["name"]: mount for mount in container(pod, name)["volumeMounts"]}
         volumes = {each.pop("name"): each for each in pod["spec"]["volumes"]}
-        (found,) = set(volumes) & {"model", "cache"}
-        assert volumes[found] == volume
-        assert found in mounts
-        assert mounts[found].get("readOnly", False) == (found == "model")
+        assert volumes["model"] == volume
+        assert mounts["model"]["readOnly"]
     assert json.loads(env(made.worker())["STAGELINE_DOCUMENT"])["uri"] == inside
     assert container(made.profile(), "profile")["args"][0] == inside
     assert document(made).uri == inside
+
+
+@pytest.mark.parametrize(
+    ("uri", "commit", "inside"),
+    [
+        ("hf://a/b@main", "c0ffee", "hf://a/b@c0ffee"),
+        ("hf://a/b", "c0ffee", "hf://a/b@c0ffee"),
+        ("hf://a/b@main", "", "hf://a/b@main"),  # a mirror that names no commits
+        ("s3://models/llama", "", "s3://models/llama"),
+    ],
+)
+def test_all_stages_and_routers_read_what_the_profile_read(uri, commit, inside):
+    made = rendered("{pipeline: {stages: 2}}", uri=uri, profile=dense(commit=commit))
+    documents = [json.loads(env(made.worker(stage))["STAGELINE_DOCUMENT"]) for stage in (0, 1)]
+    assert [each["uri"] for each in documents] == [inside, inside]
+    assert document(made).uri == inside
+    assert container(made.profile(), "profile")["args"][0] == uri
+    assert not {"model", "cache"} & {each["name"] for each in made.stage()["spec"]["volumes"]}
 
 
 def document(made, *kept):

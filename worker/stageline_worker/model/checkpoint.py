@@ -87,8 +87,8 @@ def model_folder(uri: str) -> Path:
     scheme, separator, path = uri.partition("://")
     if separator and scheme != "file":
         raise CheckpointError(
-            f"{uri}: this version loads models from file:// only; download the model and give "
-            "file:///path/to/its/folder"
+            f"{uri}: a folder is named by file:///path/to/it; of other places a worker reads "
+            "hf://owner/model and s3://bucket/folder"
         )
     if separator and not path.startswith("/"):
         raise CheckpointError(f"{uri}: a file URI has three slashes, as in file:///models/llama")

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from stageline_worker.model.blueprint import Blueprint, build, draw
-from stageline_worker.model.checkpoint import Checkpoint, StoredTensor, open_checkpoint
+from stageline_worker.model.checkpoint import Checkpoint, StoredTensor
 from stageline_worker.model.errors import CheckpointError, StageError
+from stageline_worker.model.opening import OpenModel, opened
 from stageline_worker.model.pooling import read_pooling
 from stageline_worker.model.reader import DTYPES as STORED_DTYPES
-from stageline_worker.model.reader import Progress, TensorReader
+from stageline_worker.model.reader import Progress, UnitReader
 from stageline_worker.model.signature import embeds_text, model_info
 from stageline_worker.model.slicing import cut
 from stageline_worker.model.stage import Stage
@@ -36,9 +37,23 @@ def load(
 
     `dtype` is float32, bfloat16, float16, or auto for the checkpoint's own; `device` is auto
     (cuda when there is one), cpu, cuda or cuda:N. `progress(done, total)` is called while reading,
-    in bytes of the stage's own tensors. Raises ModelError with a sentence.
+    in bytes of the stage's own tensors, from several threads when they come over a network, one at
+    a time. Raises ModelError with a sentence.
     """
-    checkpoint = open_checkpoint(uri)
+    with opened(uri) as found:
+        return _load(found, layers, dtype, device, max_model_len, max_sequences, progress)
+
+
+def _load(
+    found: OpenModel,
+    layers: tuple[int, int],
+    dtype: str,
+    device: str,
+    max_model_len: int | None,
+    max_sequences: int,
+    progress: Progress,
+) -> Stage:
+    checkpoint = found.checkpoint
     blueprint = draw(checkpoint)
     lo, hi = _checked_range(layers, blueprint)
     name = stage_dtype(dtype, checkpoint)
@@ -48,7 +63,8 @@ def load(
     model = build(blueprint.architecture, checkpoint.config, DTYPES[name], blueprint.left_out)
     model.all_tied_weights_keys = dict(blueprint.ties)
     channel = cut(model, blueprint.architecture, lo, hi)
-    _fill(model, blueprint, own, DTYPES[name], target, progress)
+    reader = found.reader(sum(tensor.size for tensor in own), progress)
+    _fill(model, blueprint, own, DTYPES[name], target, reader)
     stage = Stage(
         model,
         channel,
@@ -109,15 +125,15 @@ def _fill(
     own: list[StoredTensor],
     dtype: torch.dtype,
     device: torch.device,
-    progress: Progress,
+    reader: UnitReader,
 ) -> None:
     """Read the tensors unit by unit, so that only one unit is held twice while it is converted."""
-    reader = TensorReader(sum(tensor.size for tensor in own), progress)
     missing = set(model.state_dict())
+    units = groupby(own, key=lambda tensor: blueprint.units[tensor.name])
     try:
-        for _, tensors in groupby(own, key=lambda tensor: blueprint.units[tensor.name]):
-            read = {tensor.name: reader.read(tensor) for tensor in tensors}
+        for read in reader.units(list(tensors) for _, tensors in units):
             missing &= assign(model, read, dtype, device)
+            del read  # or it would stay until the next is there
     finally:
         reader.close()
     model.tie_weights(missing_keys=missing, recompute_mapping=False)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import groupby
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from stageline_api.profile import ModelProfile, Unit
 from stageline_worker.model.blueprint import EMBEDDING, HEAD, Blueprint, draw
-from stageline_worker.model.checkpoint import Checkpoint, StoredTensor, open_checkpoint
-from stageline_worker.model.errors import ModelError
+from stageline_worker.model.checkpoint import Checkpoint, StoredTensor
 from stageline_worker.model.loading import stage_dtype
+from stageline_worker.model.opening import opened
 from stageline_worker.model.pooling import read_pooling
 from stageline_worker.model.signature import embeds_text, longest
 
@@ -23,31 +20,15 @@ _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
 def profile(uri: str) -> ModelProfile:
-    """The profile of the model at `uri`, file:// or hf://, without reading any weights.
+    """The profile of the model at `uri`, file://, hf:// or s3://, without reading any weights.
 
     Raises ModelError for whatever `load` would refuse in it.
     """
-    with _opened(uri) as checkpoint:
-        return _profile(checkpoint)
+    with opened(uri) as found:
+        return _profile(found.checkpoint, found.commit)
 
 
-@contextmanager
-def _opened(uri: str) -> Iterator[Checkpoint]:
-    if not uri.startswith("hf://"):
-        yield open_checkpoint(uri)
-        return
-    from stageline_worker.model.hub import fetch_headers
-
-    with TemporaryDirectory(prefix="stageline-") as folder:
-        path = Path(folder).resolve()
-        try:
-            fetch_headers(uri, path)
-            yield open_checkpoint(str(path))
-        except ModelError as error:
-            raise type(error)(str(error).replace(str(path), uri)) from None
-
-
-def _profile(checkpoint: Checkpoint) -> ModelProfile:
+def _profile(checkpoint: Checkpoint, commit: str) -> ModelProfile:
     blueprint = draw(checkpoint)
     config = checkpoint.config
     if embeds_text(blueprint):
@@ -61,6 +42,7 @@ def _profile(checkpoint: Checkpoint) -> ModelProfile:
         max_model_len=longest(blueprint.architecture, config),
         tied_head=bool(blueprint.tied),
         units=tuple(_units(blueprint, checkpoint.tensors, config)),
+        commit=commit,
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,16 @@ DTYPES = {
 }  # fmt: skip
 
 
+class UnitReader(Protocol):
+    """What reads tensors, from files or over a network."""
+
+    def units(self, groups: Iterable[list[StoredTensor]]) -> Iterator[dict[str, Tensor]]:
+        """The tensors of each group, by name, in their stored dtype, on the CPU."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
 class TensorReader:
     """Reads tensors with plain reads, not a memory map: what is read is in memory, a file that
     shrinks is an error and not a signal, and every byte can be reported."""
@@ -34,21 +44,25 @@ class TensorReader:
         self._file: BinaryIO | None = None
         progress(0, total)
 
-    def read(self, stored: StoredTensor) -> Tensor:
-        """One tensor in its stored dtype, on the CPU."""
-        data = torch.empty(stored.size, dtype=torch.uint8)
-        file = self._open(stored.file)
-        file.seek(stored.offset)
-        view = data.numpy().data
-        for start in range(0, stored.size, _CHUNK):
-            self._read_into(file, view[start : start + _CHUNK], stored)
-        return data.view(DTYPES[stored.dtype]).view(stored.shape)
+    def units(self, groups: Iterable[list[StoredTensor]]) -> Iterator[dict[str, Tensor]]:
+        """The tensors of each group, by name, in their stored dtype, on the CPU."""
+        for group in groups:
+            yield {stored.name: self._read(stored) for stored in group}
 
     def close(self) -> None:
         """Close the file that is open."""
         if self._file is not None:
             self._file.close()
         self._file = self._path = None
+
+    def _read(self, stored: StoredTensor) -> Tensor:
+        data = empty_bytes(stored)
+        file = self._open(stored.file)
+        file.seek(stored.offset)
+        view = data.numpy().data
+        for start in range(0, stored.size, _CHUNK):
+            self._read_into(file, view[start : start + _CHUNK], stored)
+        return in_its_dtype(data, stored)
 
     def _read_into(self, file: BinaryIO, view: memoryview, stored: StoredTensor) -> None:
         while view:
@@ -65,3 +79,13 @@ class TensorReader:
             self._path = path
             self._file = open_exactly(path)
         return self._file
+
+
+def empty_bytes(stored: StoredTensor) -> Tensor:
+    """Memory for a tensor's bytes, uint8 [size]."""
+    return torch.empty(stored.size, dtype=torch.uint8)
+
+
+def in_its_dtype(data: Tensor, stored: StoredTensor) -> Tensor:
+    """Bytes as the tensor that they are."""
+    return data.view(DTYPES[stored.dtype]).view(stored.shape)

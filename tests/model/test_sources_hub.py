@@ -13,13 +13,22 @@ import pytest
 from huggingface_hub import constants
 
 from stageline_api.profile import ModelProfile
-from stageline_worker.model import CheckpointError, UnsupportedModelError, load, profile
-from stageline_worker.model import hub as hub_module
-from stageline_worker.model.hub import fetch_headers
+from stageline_sources import Reader, SourceError, open_source
+from stageline_worker.model import CheckpointError, UnsupportedModelError, profile
+from stageline_worker.model.shadow import cast_shadow
 from support import zoo
 from support.hub import COMMIT, Hub, serving
 
 URI = "hf://owner/model@v1"
+
+
+def fetch_headers(uri, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    return cast_shadow(Reader(open_source(uri)), folder)
+
+
+def without_commit(found):
+    return found.model_copy(update={"commit": ""})
 
 
 @pytest.fixture
@@ -28,14 +37,16 @@ def hub(tmp_path, monkeypatch):
     folder = tmp_path / "model"
     zoo.uncut("llama").save_pretrained(folder, max_shard_size="150KB")
     with serving(Hub(folder)) as hub:
-        monkeypatch.setattr(hub_module, "ENDPOINT", hub.url)
+        monkeypatch.setattr("stageline_sources.hub.ENDPOINT", hub.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", "secret")
         yield hub
 
 
 def test_the_profile_is_that_of_the_same_model_in_a_folder(hub):
-    assert profile(URI) == profile(str(hub.folder))
+    found = profile(URI)
+    assert found.commit == COMMIT
+    assert without_commit(found) == profile(str(hub.folder))
 
 
 def test_only_headers_are_read_of_one_commit_and_the_token_stays_with_the_hub(hub, tmp_path):
@@ -83,25 +94,25 @@ def test_an_embedding_models_pooling_is_known(hub, tmp_path):
     with pytest.raises(UnsupportedModelError, match="pooling lasttoken is not supported"):
         profile(URI)
     (bert / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
-    assert profile(URI) == profile(str(bert))
+    assert without_commit(profile(URI)) == profile(str(bert))
 
 
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [
         ((401, "RepoNotFound"), "is not on http"),
-        ((401, ""), "or the owner of HF_TOKEN may read it"),
+        ((401, ""), "does not accept the token in HF_TOKEN, it may have expired"),
         ((403, "GatedRepo"), "is gated, and the owner of HF_TOKEN may read it"),
         ((403, ""), "forbids it"),
         ((404, "RepoNotFound"), "check its name and the token"),
         ((404, "RevisionNotFound"), "has no revision v1"),
-        ((404, "EntryNotFound"), "has no config.json"),
+        ((404, "EntryNotFound"), "is not a model: it has no config.json"),
         ((416, ""), "answered 416 for config.json"),
     ],
 )
 def test_what_the_hub_refuses_is_one_sentence(hub, tmp_path, refusal, words):
     hub.refuse["*"] = refusal
-    with pytest.raises(CheckpointError, match=words) as told:
+    with pytest.raises((CheckpointError, SourceError), match=words) as told:
         fetch_headers(URI, tmp_path)
     assert "\n" not in str(told.value)
     assert URI in str(told.value)
@@ -110,31 +121,55 @@ def test_what_the_hub_refuses_is_one_sentence(hub, tmp_path, refusal, words):
 def test_without_a_token_the_sentence_says_so(hub, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     hub.token = "secret"
-    with pytest.raises(CheckpointError, match="nobody without a token in HF_TOKEN may read it"):
+    with pytest.raises(SourceError, match="nobody without a token in HF_TOKEN may read it"):
         fetch_headers(URI, tmp_path)
 
 
-def test_a_busy_hub_is_asked_again(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda seconds: hub.refuse.clear())
-    hub.refuse["config.json"] = (503, "")
+@pytest.mark.parametrize(
+    ("busy", "wait"),
+    [
+        ((503, {}), None),
+        ((500, {}), None),
+        ((429, {"Retry-After": "7"}), 7),
+        ((429, {"RateLimit": '"resolvers";r=0;t=41'}), 41),
+    ],
+)
+def test_a_busy_hub_is_asked_again_when_it_says(hub, tmp_path, waits, busy, wait):
+    hub.busy = [busy]
     fetch_headers(URI, tmp_path)
+    assert not hub.busy
+    assert len(waits) == 1
+    assert waits == [wait] if wait else waits[0] <= 1
 
 
-def test_a_hub_that_stays_busy_is_told(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+def test_a_hub_that_stays_busy_is_told(hub, tmp_path, waits):
     hub.refuse["config.json"] = (503, "")
-    with pytest.raises(CheckpointError, match="answered 503 for config"):
+    with pytest.raises(SourceError, match=r"config.json cannot be read: .* answered 503, 6 times"):
         fetch_headers(URI, tmp_path)
+    assert len(waits) == 5
+    assert sum(waits) < 60
 
 
-def test_no_network_and_offline_mode_are_told(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    monkeypatch.setattr(hub_module, "ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(CheckpointError, match="no answer from http"):
+def test_nobody_waits_for_an_hour(hub, tmp_path, waits):
+    hub.busy = [(429, {"Retry-After": "3600"})]
+    with pytest.raises(SourceError, match="answered 429, and it asks to wait 3600 s"):
+        fetch_headers(URI, tmp_path)
+    assert not waits
+
+
+def test_no_network_and_offline_mode_are_told(hub, tmp_path, monkeypatch, waits):
+    monkeypatch.setattr("stageline_sources.hub.ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(SourceError, match="no answer from http"):
         fetch_headers(URI, tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set"):
+    with pytest.raises(SourceError, match="HF_HUB_OFFLINE is set"):
         fetch_headers(URI, tmp_path)
+
+
+def test_a_file_that_is_not_what_the_hub_says_is_refused(hub):
+    hub.damage = True
+    with pytest.raises(CheckpointError, match=r"config\.json arrived damaged, its checksum"):
+        profile(URI)
 
 
 @pytest.mark.parametrize(
@@ -175,9 +210,5 @@ def test_the_command_asks_the_endpoint_of_its_environment(hub, tmp_path):
         capture_output=True, text=True, timeout=60, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert ModelProfile.model_validate_json(done.stdout) == profile(str(hub.folder))
-
-
-def test_a_stage_does_not_load_from_the_hub_yet_and_says_what_to_do():
-    with pytest.raises(CheckpointError, match="download the model and give file://"):
-        load(URI, (0, 1))
+    found = ModelProfile.model_validate_json(done.stdout)
+    assert without_commit(found) == profile(str(hub.folder))
