@@ -1,10 +1,10 @@
-"""s3://bucket/folder: a model in an object store, read by botocore with credentials as it finds."""
+"""s3://bucket/folder: a model in an object store, read by botocore."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import botocore.session
@@ -35,8 +35,8 @@ _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "4
 
 
 class S3:
-    """A folder of a bucket. AWS_* variables are read as botocore reads them; without credentials
-    it asks as anybody, which a public bucket answers."""
+    """A folder of a bucket. AWS_* variables are read as botocore reads them; without credentials it
+    asks as anybody, which a public bucket answers."""
 
     commit = ""
 
@@ -46,6 +46,8 @@ class S3:
         self._folder = folder.strip("/")
         self._was_read = False
         session = botocore.session.get_session()
+        # What the node may do is not for a model's pod to use, and elsewhere nobody answers.
+        session.get_component("credential_provider").remove("iam-role")
         try:
             self._signed = session.get_credentials() is not None
             options = {} if self._signed else {"signature_version": UNSIGNED}
@@ -77,7 +79,8 @@ class S3:
             if answer is None:
                 yield None
                 return
-            with answer["Body"] as stream:
+            # Not `with answer["Body"]`: that gives what is below it, which checks nothing.
+            with closing(answer["Body"]) as stream:
                 yield Body(self._size(name, answer, part), answer.get("ETag", ""), _read(stream))
         except FlexibleChecksumError:
             raise SourceError(
