@@ -4,7 +4,7 @@ Two preconditions are the API server's own, so no look before the write is neede
 be as safe. An object is *made* by server-side apply with resourceVersion 1, which no living object
 has: when the name is taken the answer is 409, and nothing of the other's is changed. An object is
 *brought back* by server-side apply with the uid that was seen: when another has the name now, or
-nobody, the answer is 409 as well. (Both measured on kube-apiserver 1.34 to 1.37.)
+nobody, the answer is 409 as well. (Both measured on kube-apiserver 1.34.)
 """
 
 from __future__ import annotations

@@ -191,8 +191,15 @@ def _at_work(status: Object) -> PodTruth:
         return PodTruth("Loaded", ready=True)
     states = [container.get("state", {}) for container in _containers(status)]
     if states and all("running" in state for state in states):
-        return PodTruth("Starting", message="it is not ready yet")
+        return PodTruth("Starting", message=joined("it is not ready yet", _came_from(status)))
     return PodTruth("Pending", message="it waits for its volumes, its network or its image")
+
+
+def _came_from(status: Object) -> str:
+    """Why it is being started once more, if it is."""
+    ends = [container.get("lastState", {}).get("terminated") for container in _containers(status)]
+    last = next((_end(end) for end in ends if end), "")
+    return f"it was started again after {last}" if last else ""
 
 
 def _status(pod: Object) -> Object:

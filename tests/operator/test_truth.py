@@ -15,6 +15,13 @@ TABLE = [
     # what, pod, state, reason, words of the message
     ("ready", pod(), "Loaded", "", ""),
     ("running", pod(ready=False), "Starting", "", "not ready yet"),
+    (
+        "running again",
+        pod(ready=False, restarts=1, container={"lastState": ended(137, "loaded stage=1")}),
+        "Starting",
+        "",
+        "it is not ready yet: it was started again after exit code 137, killed by SIGKILL",
+    ),
     ("no node yet", pod(ready=False, node="", conditions=[]), "Pending", "", "scheduler"),
     ("no node fits", unschedulable(PodKey("a", 0, 0)), "Pending", "Unschedulable", "3 too small"),
     (
