@@ -19,6 +19,8 @@ class NoConnectionError(Exception):
 async def configuration(told: Connection) -> Configuration:
     """By --server, else by --kubeconfig, else as a pod, else by kubectl's own kubeconfig."""
     made = Configuration()
+    # The client would read ~/.netrc and proxies anew, in a thread, for each request.
+    made.client_session_kwargs = {"trust_env": False}
     if told.server:
         return _explicit(made, told)
     try:
