@@ -255,8 +255,9 @@ def read_deployment(resource: Object) -> PipelineDeployment:
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": metadata["name"], "namespace": metadata.get("namespace", "default")},
-        "spec": resource.get("spec"),
     }
+    if resource.get("spec") is not None:
+        document["spec"] = resource["spec"]
     try:
         return PipelineDeployment.model_validate(document, by_name=False)
     except ValidationError as error:

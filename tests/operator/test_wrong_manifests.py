@@ -11,6 +11,7 @@ from stageline_operator.planning import planning
 from stageline_operator.render import RenderError, profile_pod
 from stageline_operator.settings import RenderSettings
 from support.profiles import dense
+from support.world import World
 from support.wrong_manifests import BASE, LATER, WRONG, manifest
 
 SETTINGS = RenderSettings()
@@ -66,3 +67,22 @@ def test_what_is_right_is_planned():
     made = planning(resource, deployment, [], profiled(resource, deployment), SETTINGS)
     assert made.record is not None, made.message
     assert made.refused == ""
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [row for row in WRONG if "spec" in yaml.safe_load(row.change)],
+    ids=lambda wrong: wrong.what,
+)
+def test_what_an_api_server_lets_in_all_the_same_harms_nobody(wrong):
+    """An older CRD, or none that is enforced: the operator meets the spec as it was written."""
+    one = World()
+    one.resource["spec"] = manifest(wrong.change).get("spec")
+    one.settle()
+    assert not one.stage_pods
+    planned = one.condition("Planned")
+    assert (planned["status"], planned["reason"]) == ("False", "InvalidSpec")
+    assert wrong.words in planned["message"]
+    one.resource["spec"] = manifest("spec: {pipeline: {stages: 2}}")["spec"]
+    one.settle()
+    assert one.condition("Ready")["status"] == "True", "it recovers with the spec"
