@@ -22,7 +22,7 @@ from stageline_operator.labels import OWNER
 from support.chart import NAMESPACE, named, rendered
 from support.fakenodes import FakeNodes
 from support.faultyproxy import FaultyProxy
-from support.kube import ASSETS, RealServer, Server
+from support.kube import Server
 from support.operator import operating
 
 _PATH = re.compile(
@@ -237,29 +237,6 @@ def granted_rights(values):
 
 
 # On Kubernetes' own
-
-
-class Strict(RealServer):
-    """As OpenShift has it: who makes an owner reference that blocks needs a right for it."""
-
-    def _api_arguments(self):
-        return [
-            *super()._api_arguments(),
-            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
-        ]
-
-
-@pytest.fixture(scope="session")
-def real(tmp_path_factory):
-    """One kube-apiserver for all tests of this process."""
-    if not ASSETS:
-        pytest.skip("a real kube-apiserver needs KUBEBUILDER_ASSETS")
-    server = Strict(tmp_path_factory.mktemp("kube"))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
 
 
 async def install(client):
