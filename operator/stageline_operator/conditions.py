@@ -36,6 +36,9 @@ NEEDS_HELP: Final = frozenset(
     }
 )  # fmt: skip
 """What does not pass by waiting."""
+_BAD: Final = frozenset(
+    reason.value for reason in Reason if reason.hard or reason is Reason.ROLLOUT_BLOCKED
+)
 _OF_STAGES: Final = frozenset(
     {
         Reason.STAGE_UNSCHEDULABLE, Reason.STAGE_IMAGE_PULL, Reason.STAGE_CONFIG,
@@ -134,8 +137,7 @@ def conditions(
 
 def is_bad(condition: Condition) -> bool:
     """Something is wrong, as opposed to not done yet."""
-    reason = next((one for one in Reason if one == condition.reason), None)
-    return reason is not None and (reason.hard or reason is Reason.ROLLOUT_BLOCKED)
+    return condition.reason in _BAD
 
 
 def _timed(verdict: Verdict, before: Condition | None, generation: int, now: datetime) -> Condition:
