@@ -46,8 +46,9 @@ test: $(INSTALLED) ## Run every test that needs nothing but this machine
 e2e: ## Run the tests that need a Kubernetes cluster
 	@echo "There are no cluster tests yet: the operator comes next. make test runs everything there is."
 
-bench: $(INSTALLED) ## Measure the ring against the same model uncut
+bench: $(INSTALLED) ## Measure the ring against the same model uncut, and how fast the operator answers
 	$(BIN)/python bench/ring.py $(BENCH_ARGS)
+	$(BIN)/python bench/roundtrip.py $(BENCH_ARGS)
 
 lint: $(INSTALLED) check-generated ## Check style, types, layers and generated files
 	$(BIN)/ruff check

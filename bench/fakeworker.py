@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 import grpc
-
 from access import Server, connected
+
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
 from stageline_api.profile import ModelProfile, Unit
@@ -26,6 +26,7 @@ from stageline_worker.last_words import packed
 _PROFILE_PODS: Final = "app.kubernetes.io/component=profile"
 _LAYER_BYTES: Final = 200 << 20
 _START_SECONDS: Final = 30.0
+_OPTIONS: Final = (("grpc.http2.min_ping_interval_without_data_ms", 5_000),)  # as a worker's
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Pretence:
 
 @contextmanager
 def working(server: Server, pretence: Pretence) -> Iterator[int]:
-    """The workers, in a process of their own until the block ends; where on loopback they answer."""
+    """The workers, in a process of their own until the block ends; the loopback port of them."""
     spawn = get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=_main, args=(server, pretence, theirs), daemon=True)
@@ -64,7 +65,7 @@ async def _work(server: Server, pretence: Pretence, parent: Connection) -> None:
 
 @asynccontextmanager
 async def _leaders(pretence: Pretence) -> AsyncIterator[int]:
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=_OPTIONS)
     services.add_PipelineServicer_to_server(_Leaders(pretence), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -139,21 +140,21 @@ def _runs(pod: Object) -> bool:
 
 
 async def _end(client: Client, pod: Object, message: str) -> None:
-    status = pod["status"]["containerStatuses"][0]
-    ended = {"exitCode": 0, "reason": "Completed", "message": message}
-    container = {**status, "ready": False, "started": False, "state": {"terminated": ended}}
-    conditions = [
-        {**one, "status": "False"} if one["type"] in ("Ready", "ContainersReady") else one
-        for one in pod["status"]["conditions"]
-    ]
-    body = {
-        "metadata": {"uid": pod["metadata"]["uid"]},
-        "status": {
-            "phase": "Succeeded", "containerStatuses": [container], "conditions": conditions,
-        },
-    }  # fmt: skip
+    body = ended(message) | {"metadata": {"uid": pod["metadata"]["uid"]}}
     try:
         await client.merge_patch(POD.of(pod), body, subresource="status")
     except ApiError as error:
         if error.status not in (404, 409):  # gone, or another by now
             raise
+
+
+def ended(message: str) -> Object:
+    """The status of a profile pod that has succeeded, as a merge patch."""
+    terminated = {"exitCode": 0, "reason": "Completed", "message": message}
+    container = {
+        "name": "profile", "image": "", "imageID": "", "ready": False, "started": False,
+        "restartCount": 0, "state": {"terminated": terminated},
+    }  # fmt: skip
+    conditions = [{"type": kind, "status": "False"} for kind in ("Ready", "ContainersReady")]
+    told = {"phase": "Succeeded", "containerStatuses": [container], "conditions": conditions}
+    return {"status": told}

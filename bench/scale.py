@@ -2,11 +2,12 @@
 
     KUBECONFIG=… python bench/scale.py 200
 
-needs a cluster whose fake nodes make pods Ready, for example KWOK, one node or more with room for
-all pods. One process here reports for all of them as their leaders would (fakeworker.py); what the
-operator sends to the pods' addresses is led to it, for which the run needs root and iptables. The operator is the real
-one, as a process of its own. Both parts make the same objects in a namespace of their own, with as
-many requests at once; the floor waits for nothing on the way and knows beforehand what to make.
+needs a cluster whose fake nodes make pods Ready, for example KWOK, with room for all pods. One
+process here reports for all of them as their leaders would (fakeworker.py); what the operator sends
+to the pods' addresses is led to it, for which the run needs root and iptables. The operator is the
+real one, as a process of its own. Both parts make the same objects in a namespace of their own,
+with as many requests at once; the floor waits for nothing on the way and knows beforehand what to
+make, so it needs no profile pods.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from pathlib import Path
 from typing import Final
 
 import yaml
-
 from access import Server, by_kubeconfig, connected
 from fakeworker import Pretence, working
 from report import Line, breakdown, show
-from stageline_local.client import POD, ApiError, Client, Kind, Object
 from watched import Calls, Operator, operating, writes
+
+from stageline_local.client import POD, ApiError, Client, Kind, Object
 
 CRD: Final = Path(__file__).parent.parent / "manifests" / "crd.yaml"
 DEPLOYED: Final = Kind("stageline.dev/v1alpha1", "PipelineDeployment", "pipelinedeployments")
@@ -50,6 +51,8 @@ WORKER_PORT: Final = 7070
 AT_ONCE: Final = 64
 """Requests; the operator's own limit."""
 LOOK_SECONDS: Final = 0.25
+MANY: Final = 100
+"""From so many on, looking as often would be felt in the figures."""
 SETTLE_SECONDS: Final = 15.0
 """After the last is Ready: what trails behind belongs to the start."""
 PATIENCE_SECONDS: Final = 900.0
@@ -67,6 +70,11 @@ class Run:
     pretence: Pretence
     node_label: tuple[str, str]
     rest_seconds: float
+
+    @property
+    def look_seconds(self) -> float:
+        """From one look at how far it is to the next."""
+        return LOOK_SECONDS if self.number < MANY else 1.0
 
     @property
     def pods(self) -> int:
@@ -169,7 +177,7 @@ def measure(operator: Operator, server: Server, namespace: str, run: Run) -> Mea
     while (ready := operator.resources_ready()) < run.number:
         if time.monotonic() > began + PATIENCE_SECONDS:
             raise SystemExit(f"{ready} of {run.number} are Ready after {PATIENCE_SECONDS:g} s")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(run.look_seconds)
     seconds = time.monotonic() - began
     asyncio.run(confirm(server, namespace, run))
     time.sleep(SETTLE_SECONDS)
@@ -254,7 +262,7 @@ async def plainly(server: Server, namespace: str, groups: list[list[Object]], ru
         while await _pods(client, namespace) < run.pods or await _waiting(client, namespace):
             if time.monotonic() > began + PATIENCE_SECONDS:
                 raise SystemExit(f"the floor's pods are not Ready after {PATIENCE_SECONDS:g} s")
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(run.look_seconds)
         return time.monotonic() - began
 
 
@@ -301,7 +309,7 @@ async def remove(server: Server, *namespaces: str) -> None:
         for namespace in namespaces:
             await client.delete(NAMESPACE.place(name=namespace))
         for namespace in namespaces:
-            while await _exists(client, namespace):
+            while await _exists(client, namespace):  # noqa: ASYNC110  # of another process
                 await asyncio.sleep(1.0)
 
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-READ: Final = "GET"
+_READ: Final = "GET"
 _READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 10.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -50,7 +50,7 @@ class Operator:
 
     def calls(self) -> Calls:
         """Requests to the API server until now, watches apart."""
-        return _calls(self._metrics())
+        return read_calls(self._metrics())
 
     def resources_ready(self) -> int:
         """As the operator counts them."""
@@ -100,17 +100,13 @@ def stop(process: subprocess.Popen[bytes]) -> float:
     return time.monotonic() - began
 
 
-def reads(calls: Calls) -> int:
-    """How many of the calls changed nothing."""
-    return sum(number for (verb, _), number in calls.items() if verb == READ)
-
-
 def writes(calls: Calls) -> int:
     """How many of the calls could change something."""
-    return calls.total() - reads(calls)
+    return sum(number for (verb, _), number in calls.items() if verb != _READ)
 
 
-def _calls(text: str) -> Calls:
+def read_calls(text: str) -> Calls:
+    """The requests to the API server that an operator's metrics count."""
     counted: Calls = Counter()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
