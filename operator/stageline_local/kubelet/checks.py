@@ -114,5 +114,6 @@ async def _exec(command: list[str], env: Mapping[str, str], folder: Path | None)
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()  # to its end, when this was cancelled half way
     said = output[:_MOST_OUTPUT].decode(errors="replace").strip()
     return "" if process.returncode == 0 else said or f"exit code {process.returncode}"
