@@ -16,6 +16,8 @@ from stageline_operator.labels import COMPONENT, OWNER, ROUTER_COMPONENT
 from stageline_operator.observed import Observed, PipelineKey, PipelineReport
 
 _REMEMBERED_ENDS: Final = 256
+KEPT_OF_POD_SPEC: Final = ("nodeName", "restartPolicy")
+"""The rest cannot change, and nothing asks for it: it is two thirds of a pod."""
 
 
 class Key(NamedTuple):
@@ -249,9 +251,13 @@ def _is_watched(obj: Object) -> bool:
 
 
 def _slim(obj: Object) -> Object:
-    """Without managedFields, which are half of many an object, and of no use to a decision."""
+    """Without what is of no use to a decision: managedFields, and most of what a pod is made of."""
     metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
-    return {**obj, "metadata": metadata}
+    slim = {**obj, "metadata": metadata}
+    if kind_of(obj) == POD:
+        spec = obj.get("spec", {})
+        slim["spec"] = {key: spec[key] for key in KEPT_OF_POD_SPEC if key in spec}
+    return slim
 
 
 def version_of(obj: Object) -> int:

@@ -164,6 +164,15 @@ def test_managed_fields_are_not_kept():
     assert "managedFields" in managed["metadata"], "the caller's object is left alone"
 
 
+def test_of_a_pods_spec_only_what_is_asked_for_is_kept():
+    spec = {"nodeName": "n", "containers": [{"name": "worker"}]}
+    pod = child(kind=POD, name="a", spec=spec, status={"phase": "Running"})
+    kept = seen(cache_of(resource(), pod, child(spec=spec)), "a", POD)
+    assert (kept["spec"], kept["status"]) == ({"nodeName": "n"}, {"phase": "Running"})
+    assert pod["spec"] == spec, "the caller's object is left alone"
+    assert seen(cache_of(resource(), child(spec=spec)))["spec"] == spec, "others are compared whole"
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=8), st.randoms())
 def test_any_order_of_events_and_answers_ends_in_the_newest(steps, shuffle):
     """A child's true life (made, changed, deleted, made anew ...), heard in any order."""

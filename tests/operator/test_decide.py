@@ -6,8 +6,9 @@ from itertools import count
 
 import pytest
 
+from stageline_operator.cache import KEPT_OF_POD_SPEC
 from stageline_operator.decide import decide
-from stageline_operator.kinds import CONFIG_MAP, CONTROLLER_REVISION
+from stageline_operator.kinds import CONFIG_MAP, CONTROLLER_REVISION, POD
 from stageline_operator.labels import REVISION
 from support.objects import crashing
 from support.profiles import dense
@@ -316,6 +317,26 @@ def test_an_operator_killed_at_any_write_comes_to_the_same_end(story):
         if not killed:
             assert stop_at > 5, "a story without writes tells nothing"
             return
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_what_the_cache_drops_of_a_pod_is_not_missed(story):
+    one = settled() if story != "from nothing" else world()
+    STORIES[story](one)
+    for _ in range(60):
+        seen = one.observed()
+        pods = {name: slim(pod) for name, pod in seen.of(POD).items()}
+        known = replace(seen, children={**seen.children, POD: pods})
+        assert decide(known, SETTINGS, one.now) == decide(seen, SETTINGS, one.now)
+        if not one.reconcile():
+            return
+        one.tick()
+    raise AssertionError(f"{story} does not end")
+
+
+def slim(pod):
+    spec = {key: value for key, value in pod["spec"].items() if key in KEPT_OF_POD_SPEC}
+    return {**pod, "spec": spec}
 
 
 def test_old_and_new_stages_are_never_in_one_ring():
