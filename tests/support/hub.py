@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 COMMIT = "c0ffee" + "0" * 34
+NEXT = "decade" + "0" * 34
 _FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
 _PIECE = 64 << 10
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
@@ -35,6 +36,7 @@ class Hub:
     drop: int = 0
     drops: int = 0
     ranges: bool = True
+    main: str = COMMIT
     url: str = ""
     served: dict[str, int] = field(default_factory=dict)
     revisions: set[str] = field(default_factory=set)
@@ -57,17 +59,18 @@ class Hub:
         if refused := self._refusal(asked, headers):
             return refused[0], {"X-Error-Code": refused[1]}, b""
         self.revisions.add(asked["revision"])
+        commit = self.main if asked["revision"] in ("main", "v1") else asked["revision"]
         if name.endswith(".safetensors"):
             cdn = self.url.replace("127.0.0.1", "localhost")
             tag = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
-            told = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{tag}"'}
+            told = {"X-Repo-Commit": commit, "X-Linked-Etag": f'"{tag}"'}
             return 302, {**told, "Location": f"{cdn}/cdn/{name}"}, b""
         status, sent, body = self._file(name, headers)
         blob = b"blob %d\0" % len(body) + body
         tag = hashlib.sha1(blob, usedforsecurity=False).hexdigest()
         if self.damage:
             body = body.replace(b"4", b"5", 1)
-        return status, {**sent, "X-Repo-Commit": COMMIT, "ETag": f'"{tag}"'}, body
+        return status, {**sent, "X-Repo-Commit": commit, "ETag": f'"{tag}"'}, body
 
     def _refusal(self, asked: re.Match[str], headers: dict[str, str]) -> tuple[int, str] | None:
         name = asked["name"]
@@ -77,7 +80,7 @@ class Hub:
             return 401, "RepoNotFound"
         if self.token and headers.get("authorization") != f"Bearer {self.token}":
             return 401, "GatedRepo"
-        if asked["revision"] not in ("main", "v1", COMMIT):
+        if asked["revision"] not in ("main", "v1", self.main, COMMIT):
             return 404, "RevisionNotFound"
         if not (self.folder / name).is_file():
             return 404, "EntryNotFound"

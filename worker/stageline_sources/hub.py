@@ -73,10 +73,13 @@ class Hub:
             ) from None
 
     def _body(self, name: str, response: httpx2.Response, part: tuple[int, int] | None) -> Body:
-        told = (response.history or [response])[0].headers  # the hub's own answer, not a storage's
-        if not self._commit and _HASH.fullmatch(told.get(_COMMIT, "")):
-            self._commit = told[_COMMIT]
-        tag = told.get(_ETAG, told.get("ETag", "")).strip('"')
+        hops = [*response.history, response]
+        commits = (hop.headers.get(_COMMIT, "") for hop in hops)
+        self._commit = self._commit or next(filter(_HASH.fullmatch, commits), "")
+        # Elsewhere ETag is whatever the storage there makes of it.
+        own = [hop.headers.get("ETag") for hop in hops if hop.url.host == hops[0].url.host]
+        tags = (*(hop.headers.get(_ETAG) for hop in hops), own[-1])
+        tag = next(filter(None, tags), "").strip('"')
         size = self._size(name, response, part)
         return Body(size, tag, response.iter_raw(), None if part else _check(tag))
 
