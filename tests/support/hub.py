@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -62,7 +63,7 @@ class Hub:
         commit = self.main if asked["revision"] in ("main", "v1") else asked["revision"]
         if name.endswith(".safetensors"):
             cdn = self.url.replace("127.0.0.1", "localhost")
-            tag = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+            tag = _sha256(self.folder / name, (self.folder / name).stat().st_mtime_ns)
             told = {"X-Repo-Commit": commit, "X-Linked-Etag": f'"{tag}"'}
             return 302, {**told, "Location": f"{cdn}/cdn/{name}"}, b""
         status, sent, body = self._file(name, headers)
@@ -100,12 +101,19 @@ class Hub:
             self.served[name] = self.served.get(name, 0) + size
 
     def _file(self, name: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-        data = (self.folder / name).read_bytes()
+        size = (self.folder / name).stat().st_size
         asked = _RANGE.fullmatch(headers.get("range", ""))
         if asked is None or not self.ranges:
-            return 200, {}, data
-        begin, end = int(asked[1]), min(int(asked[2]) + 1, len(data))
-        return 206, {"Content-Range": f"bytes {begin}-{end - 1}/{len(data)}"}, data[begin:end]
+            return 200, {}, (self.folder / name).read_bytes()
+        begin, end = int(asked[1]), min(int(asked[2]) + 1, size)
+        with (self.folder / name).open("rb") as file:
+            file.seek(begin)
+            return 206, {"Content-Range": f"bytes {begin}-{end - 1}/{size}"}, file.read(end - begin)
+
+
+@cache
+def _sha256(path: Path, changed: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager

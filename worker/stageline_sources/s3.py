@@ -31,7 +31,7 @@ _CONFIG = {
 }
 _LATER = {429, 500, 502, 503, 504}
 _LATER_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling"}
-_WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "403"}
+_WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
 
 
 class S3:
