@@ -41,10 +41,10 @@ demo: $(INSTALLED) ## Serve two real models cut into stages, call them, check ev
 
 test: $(INSTALLED) ## Run every test that needs nothing but this machine
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(PYTEST_ARGS)
-	@echo "left out: end-to-end tests on a Kubernetes cluster (none yet; they come with the operator)"
 
 e2e: ## Run the tests that need a Kubernetes cluster
-	@echo "There are no cluster tests yet: the operator comes next. make test runs everything there is."
+	@echo "There are no tests on nodes yet. make test runs everything there is, and against a real"
+	@echo "kube-apiserver too where KUBEBUILDER_ASSETS names the folder of its binary and etcd's."
 
 bench: $(INSTALLED) ## Measure the ring against the same model uncut, and how fast the operator answers
 	$(BIN)/python bench/ring.py $(BENCH_ARGS)

@@ -1,7 +1,16 @@
 """What holds for every test."""
 
 import asyncio
+from collections import Counter
 
 # Without a loop of its own until a test has one: else pytest-asyncio asks for the main thread's,
 # Python 3.11 makes one on asking, and nobody closes it: a ResourceWarning, at random, at the end.
 asyncio.set_event_loop(None)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """One line for each reason for which tests are left out, however many there are."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    for reason, tests in sorted(reasons.items()):
+        terminalreporter.write_line(f"left out: {tests} tests, {reason}")

@@ -25,7 +25,7 @@ from support.apiserver import (
 from support.kube import ASSETS, RealServer
 
 pytestmark = [
-    pytest.mark.skipif(not ASSETS, reason="KUBEBUILDER_ASSETS names no kube-apiserver"),
+    pytest.mark.skipif(not ASSETS, reason="a real kube-apiserver needs KUBEBUILDER_ASSETS"),
     pytest.mark.timeout(120),
 ]
 

@@ -19,7 +19,7 @@ NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 def real_server(tmp_path_factory):
     """One for all tests of the session; each has a namespace of its own."""
     if not ASSETS:
-        pytest.skip("no kube-apiserver: KUBEBUILDER_ASSETS is not set")
+        pytest.skip("a real kube-apiserver needs KUBEBUILDER_ASSETS")
     server = RealServer(tmp_path_factory.mktemp("kube"))
     try:
         server.start()
