@@ -48,8 +48,8 @@ CHILDREN: Final = (
 )
 OWNER: Final = "stageline.dev/deployment"
 WORKER_PORT: Final = 7070
-AT_ONCE: Final = 64
-"""Requests; the operator's own limit."""
+AT_ONCE: Final = 32
+"""Requests; the operator has as many connections."""
 LOOK_SECONDS: Final = 0.25
 MANY: Final = 100
 """From so many on, looking as often would be felt in the figures."""

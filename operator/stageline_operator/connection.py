@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
 from stageline_operator.settings import Connection
+
+_CONNECTIONS: Final = 32
+"""They keep an API server of any size busy; each has some 200 kB of buffers, for good."""
 
 
 class NoConnectionError(Exception):
@@ -21,6 +25,7 @@ async def configuration(told: Connection) -> Configuration:
     made = Configuration()
     # The client would read ~/.netrc and proxies anew, in a thread, for each request.
     made.client_session_kwargs = {"trust_env": False}
+    made.connection_pool_maxsize = _CONNECTIONS
     if told.server:
         return _explicit(made, told)
     try:

@@ -45,7 +45,7 @@ class OperatorSettings:
     connection: Connection = field(default_factory=Connection)
     namespaces: tuple[str, ...] = ()
     """Those that are served; none: all."""
-    workers: int = 8
+    workers: int = 32
     """Resources that are reconciled at the same time."""
     health_host: str = "0.0.0.0"
     health_port: int = 8080
