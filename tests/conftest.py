@@ -3,9 +3,14 @@
 import asyncio
 from collections import Counter
 
+from tqdm import tqdm
+
 # Without a loop of its own until a test has one: else pytest-asyncio asks for the main thread's,
 # Python 3.11 makes one on asking, and nobody closes it: a ResourceWarning, at random, at the end.
 asyncio.set_event_loop(None)
+
+# Its thread outlives every progress bar, and tests of ours ask whether a thread was left behind.
+tqdm.monitor_interval = 0
 
 
 def pytest_terminal_summary(terminalreporter):

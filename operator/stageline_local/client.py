@@ -204,11 +204,14 @@ class Client:
             async with self._open().get(self.url + path, params=query, timeout=timeout) as response:
                 if response.status != 200:
                     _answer(response.status, await response.read())
-                rest = b""
-                async for chunk in response.content.iter_any():
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    for line in filter(None, lines):
-                        yield json.loads(line)
+                try:
+                    rest = b""
+                    async for chunk in response.content.iter_any():
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        for line in filter(None, lines):
+                            yield json.loads(line)
+                finally:
+                    _hang_up(response)
         except _UNREACHABLE as error:
             raise self._unreachable(error) from error
 
@@ -219,6 +222,12 @@ class Client:
     def _unreachable(self, error: BaseException) -> ApiError:
         why = str(error) or type(error).__name__
         return ApiError(0, "Unreachable", f"no answer from {self.url}: {why}")
+
+
+def _hang_up(response: aiohttp.ClientResponse) -> None:
+    """A stream that is left before its end goes at once, without TLS saying goodbye."""
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
 
 
 class _Following:

@@ -218,7 +218,8 @@ async def test_environment(pods, client):
     await pods.make("a", one, hostname="a", subdomain="things")
     await pods.make("b", hostname="b", subdomain="things")
     first, second = await pods.until("a", is_ready), await pods.until("b", is_ready)
-    seen, address = environment(pid_of(first)), first["status"]["podIP"]
+    address = first["status"]["podIP"]
+    seen = await until(lambda: environment(pid_of(first)), what="its environment")
     assert seen["DOCUMENT"] == f'{{"listen":"{address}:7070","cost":"$5"}}'
     assert seen["OWN"] == f"{address}:7070"
     assert seen["NEXT"] == f"{second['status']['podIP']}:7070"
@@ -241,12 +242,18 @@ async def test_address_stays_with_the_name(pods):
 async def test_pods_share_the_cores(pods, monkeypatch):
     for name in "abc":
         await pods.make(name)
-    seen = [environment(pid_of(await pods.until(name, is_ready))) for name in "abc"]
+    seen = [await environment_of(pods, name) for name in "abc"]
     share = str(max(1, cores() // 3))
     assert [env["OMP_NUM_THREADS"] for env in seen] == [share] * 3
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     await pods.make("d")
-    assert environment(pid_of(await pods.until("d", is_ready)))["OMP_NUM_THREADS"] == "5"
+    assert (await environment_of(pods, "d"))["OMP_NUM_THREADS"] == "5"
+
+
+async def environment_of(pods, name):
+    """Of the process of a pod, once it has become the command."""
+    pid = pid_of(await pods.until(name, is_ready))
+    return await until(lambda: environment(pid), what=f"the environment of {name}")
 
 
 async def test_volumes_follow_what_they_are_made_of(pods, client, kubelet, tmp_path):
@@ -301,7 +308,8 @@ async def test_what_is_absent_is_waited_for(pods, client):
     assert message == 'configmap "later" not found'
     await client.create(CONFIG_MAP.place("default"), config_map("later", word="now"))
     pod = await pods.until("a", is_ready)
-    assert environment(pid_of(pod))["WORD"] == "now"
+    seen = await until(lambda: environment(pid_of(pod)), what="its environment")
+    assert seen["WORD"] == "now"
 
 
 async def test_pod_without_a_command_is_a_sentence(pods):

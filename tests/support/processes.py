@@ -23,7 +23,10 @@ def alive(pid: int) -> bool:
 
 
 def environment(pid: int) -> dict[str, str]:
-    """The environment that the process was started with."""
+    """The environment that the process was started with; empty in the moment when it becomes one.
+
+    Between fork and exec it has none.
+    """
     pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 

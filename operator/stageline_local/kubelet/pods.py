@@ -73,6 +73,7 @@ class PodKeeper:
             for container in pod["spec"]["containers"]
         }
         self._probes: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stopped = False
         self._written: Object = {}
@@ -121,6 +122,8 @@ class PodKeeper:
         finally:
             for container in list(self._probes):
                 self._stop_probing(container)
+            if self._ending:  # a command that a probe runs is ended and waited for
+                await asyncio.wait(self._ending)
 
     def forget(self) -> None:
         """Remove what it had on disk, but for its logs."""
@@ -219,6 +222,8 @@ class PodKeeper:
     def _stop_probing(self, container: str) -> None:
         if task := self._probes.pop(container, None):
             task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     def _set(self, container: str, **changes: bool) -> None:
         view = replace(self._views[container], **changes)  # type: ignore[arg-type]
