@@ -283,10 +283,12 @@ def _router(deployment: Object | None, pods: tuple[tuple[str, PodTruth], ...]) -
     status = deployment.get("status") or {}
     seen = int(status.get("observedGeneration", 0))
     current = seen >= int(deployment["metadata"].get("generation", 0))
+    # The Deployment hears of its pods by way of a ReplicaSet, seconds after us on a busy cluster.
+    ready = sum(truth.ready and not truth.deleting for _, truth in pods)
     return Router(
         exists=True,
         wanted=int(deployment.get("spec", {}).get("replicas", 1)),
-        available=int(status.get("availableReplicas", 0)),
+        available=max(ready, int(status.get("availableReplicas", 0))),
         updated=int(status.get("updatedReplicas", 0)) if current else 0,
         pods=pods,
     )

@@ -93,6 +93,19 @@ def test_ready_is_what_the_leader_says_as_long_as_it_is_there():
     assert not ready(good, pod(ready=False, phase="Failed")), "a leader that failed"
 
 
+def test_a_router_that_is_ready_is_available_before_its_deployment_has_heard_of_it():
+    def available(*pods, front=None):
+        front = front or router(available=0)
+        named = {f"r-{number}": each for number, each in enumerate(pods)}
+        return scene(A0, front=front, router_pods=named).router.available
+
+    assert available(pod()) == 1
+    assert available(pod(), pod()) == 2
+    assert available(pod(ready=False)) == 0
+    assert available(pod(deleted=30)) == 0, "it is going"
+    assert available(front=router(available=1)) == 1
+
+
 def test_routers_are_settled_when_all_are_of_the_newest_shape():
     def settled(found):
         return scene(A0, front=found).router.settled
