@@ -171,9 +171,9 @@ class Cache:
             self._tidy(key, entry)
             return False
         if kind == PIPELINE_DEPLOYMENT:
-            entry.resource = _slim(obj)
+            entry.resource = slim(obj)
         else:
-            entry.children[kind, name] = _slim(obj)
+            entry.children[kind, name] = slim(obj)
         return True
 
     def _remove(self, key: Key, obj: Object) -> None:
@@ -250,14 +250,14 @@ def _is_watched(obj: Object) -> bool:
     return kind_of(obj) == PIPELINE_DEPLOYMENT or OWNER in (obj["metadata"].get("labels") or {})
 
 
-def _slim(obj: Object) -> Object:
+def slim(obj: Object) -> Object:
     """Without what is of no use to a decision: managedFields, and most of what a pod is made of."""
     metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
-    slim = {**obj, "metadata": metadata}
+    made = {**obj, "metadata": metadata}
     if kind_of(obj) == POD:
         spec = obj.get("spec", {})
-        slim["spec"] = {key: spec[key] for key in KEPT_OF_POD_SPEC if key in spec}
-    return slim
+        made["spec"] = {key: spec[key] for key in KEPT_OF_POD_SPEC if key in spec}
+    return made
 
 
 def version_of(obj: Object) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 
-from stageline_operator.cache import Listing
+from stageline_operator.cache import Listing, slim
 from stageline_operator.kinds import EVENT, PIPELINE_DEPLOYMENT, Kind, Object, kind_of
 from stageline_operator.labels import FIELD_MANAGER
 
@@ -116,7 +116,7 @@ class KubeCluster:
         items: list[Object] = []
         while True:
             answer = await self._call("GET", kind, _folder(kind, namespace), query=query)
-            items += ({**item, **head} for item in answer["items"])
+            items += (slim({**item, **head}) for item in answer["items"])
             query["continue"] = answer["metadata"].get("continue") or ""
             if not query["continue"]:
                 return Listing(items, int(answer["metadata"]["resourceVersion"]))

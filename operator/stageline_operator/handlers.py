@@ -22,6 +22,7 @@ from stageline_operator.labels import OWNER
 
 _ENTER_SECONDS: Final = 0.2
 _LEAVE_SECONDS: Final = 0.5
+_PAGE: Final = 500
 _HEARD: Final = "stageline heard this before"
 
 
@@ -100,6 +101,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.persistence.progress_storage = _NoProgress()
     for kind in CHILDREN:
         settings.watching.label_selectors[(*_group_version(kind), kind.plural)] = OWNER
+    settings.watching.chunk_size = _PAGE  # or all pods there are would be in memory at once
     settings.queueing.idle_timeout = 1.0  # a task per object that had an event; let it go soon
     settings.queueing.exit_timeout = 0.1
     return settings
