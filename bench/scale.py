@@ -55,6 +55,7 @@ MANY: Final = 100
 """From so many on, looking as often would be felt in the figures."""
 SETTLE_SECONDS: Final = 15.0
 """After the last is Ready: what trails behind belongs to the start."""
+STANDSTILL_SECONDS: Final = 10.0
 PATIENCE_SECONDS: Final = 900.0
 _SERVERS_OWN: Final = (
     "uid", "resourceVersion", "creationTimestamp", "generation", "managedFields",
@@ -174,7 +175,13 @@ def measure(operator: Operator, server: Server, namespace: str, run: Run) -> Mea
     start_cpu, before = operator.cpu(), operator.calls()
     began = time.monotonic()
     asyncio.run(make_resources(server, namespace, run))
+    before_look, since = 0, began
     while (ready := operator.resources_ready()) < run.number:
+        if ready != before_look:
+            before_look, since = ready, time.monotonic()
+        elif time.monotonic() > since + STANDSTILL_SECONDS:
+            asyncio.run(revive(server, namespace))
+            since = time.monotonic()
         if time.monotonic() > began + PATIENCE_SECONDS:
             raise SystemExit(f"{ready} of {run.number} are Ready after {PATIENCE_SECONDS:g} s")
         time.sleep(run.look_seconds)
@@ -187,6 +194,20 @@ def measure(operator: Operator, server: Server, namespace: str, run: Run) -> Mea
         seconds, start_cpu, cpu, operator.cpu() - cpu, operator.peak_bytes(), reconciles,
         calls - before, writes(operator.calls() - calls),
     )  # fmt: skip
+
+
+async def revive(server: Server, namespace: str) -> None:
+    """Make pods Ready again whose fake node was late with a heartbeat, as a kubelet would."""
+    async with connected(server) as client:
+        pods = await client.list(POD.place(namespace), labels=OWNER, fields="status.phase=Running")
+        await _together(client.merge_patch(POD.of(pod), _alive(pod), subresource="status")
+                        for pod in pods if not _is_ready(pod))  # fmt: skip
+
+
+def _alive(pod: Object) -> Object:
+    conditions = pod["status"]["conditions"]
+    ready = [{**one, "status": "True"} if one["type"] == "Ready" else one for one in conditions]
+    return {"status": {"conditions": ready}}
 
 
 async def make_resources(server: Server, namespace: str, run: Run) -> None:
