@@ -163,7 +163,7 @@ async def prepare(server: Server) -> None:
             try:
                 await client.get(DEPLOYED.place())
             except ApiError as error:
-                if error.status != 404:
+                if error.status not in (404, 429):  # 429: its storage is being prepared
                     raise
                 await asyncio.sleep(LOOK_SECONDS)
             else:
