@@ -12,11 +12,10 @@ from stageline_api.crd import crd, schema
 from stageline_api.manifest import ManifestError, read_manifest
 from stageline_api.quantity import DURATION_PATTERN, QUANTITY_PATTERN
 from stageline_api.rules import URI, matches, number_or_matches
-from stageline_local.apiserver import served
 from stageline_local.apiserver.cel.evaluation import evaluate
 from stageline_local.apiserver.cel.syntax import parse
 from support.apiserver import MERGE, PIPELINES, ask
-from support.kube import ASSETS, DoubleServer, RealServer
+from support.kube import one_of
 from support.wrong_manifests import CHANGES, WRONG, manifest
 
 STRICT = "?fieldValidation=Strict"
@@ -39,18 +38,8 @@ class Api:
 
 @pytest.fixture(scope="module", params=["double", "real"])
 def api(request, tmp_path_factory):
-    if request.param == "double":
-        with served() as double:
-            yield Api(DoubleServer(double).server)
-        return
-    if not ASSETS:
-        pytest.skip("a real kube-apiserver needs KUBEBUILDER_ASSETS")
-    real = RealServer(tmp_path_factory.mktemp("kube"))
-    try:
-        real.start()
-        yield Api(real.server)
-    finally:
-        real.stop()
+    with one_of(request.param, tmp_path_factory.mktemp("kube")) as server:
+        yield Api(server)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The same requests to a real kube-apiserver and to ours have the same answers."""
 
+import time
 from typing import Any, NamedTuple
 
 import pytest
@@ -22,10 +23,10 @@ from support.apiserver import (
     pipeline,
     pod,
 )
-from support.kube import ASSETS, RealServer
+from support.kube import ASSETS, NOT_HERE, RealServer
 
 pytestmark = [
-    pytest.mark.skipif(not ASSETS, reason="a real kube-apiserver needs KUBEBUILDER_ASSETS"),
+    pytest.mark.skipif(not ASSETS, reason=NOT_HERE),
     pytest.mark.timeout(120),
 ]
 
@@ -462,19 +463,17 @@ STEPS = {
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    server = RealServer(tmp_path_factory.mktemp("kube"))
-    try:
-        server.start()
+    with RealServer(tmp_path_factory.mktemp("kube")) as server:
         where = server.server
         crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         login = {"token": where.token, "ca_file": where.ca_file}
         made = ask(where.url, "POST", crds, crd(), **login)
         assert made.code == 201, f"the CRD was refused: {made.message}"
-        while ask(where.url, "GET", PIPELINES, **login).code != 200:
-            pass
+        deadline = time.monotonic() + 20
+        while (code := ask(where.url, "GET", PIPELINES, **login).code) != 200:
+            assert time.monotonic() < deadline, f"the CRD is not served: {code}"
+            time.sleep(0.02)
         yield where
-    finally:
-        server.stop()
 
 
 @pytest.mark.xdist_group("kube-apiserver")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.kube import ASSETS, RealServer
+from support.kube import RealServer
 
 
 class Strict(RealServer):
@@ -18,11 +18,5 @@ class Strict(RealServer):
 @pytest.fixture(scope="session")
 def real(tmp_path_factory):
     """One kube-apiserver for all tests of this process."""
-    if not ASSETS:
-        pytest.skip("a real kube-apiserver needs KUBEBUILDER_ASSETS")
-    server = Strict(tmp_path_factory.mktemp("kube"))
-    try:
-        server.start()
+    with Strict(tmp_path_factory.mktemp("kube")) as server:
         yield server
-    finally:
-        server.stop()

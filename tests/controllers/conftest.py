@@ -10,7 +10,7 @@ import pytest
 from stageline_local.apiserver import ApiServer
 from stageline_local.client import Kind
 from support.embedded import client_of
-from support.kube import ASSETS, RealServer, Server
+from support.kube import RealServer, Server
 
 NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 
@@ -18,14 +18,8 @@ NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 @pytest.fixture(scope="session")
 def real_server(tmp_path_factory):
     """One for all tests of the session; each has a namespace of its own."""
-    if not ASSETS:
-        pytest.skip("a real kube-apiserver needs KUBEBUILDER_ASSETS")
-    server = RealServer(tmp_path_factory.mktemp("kube"))
-    try:
-        server.start()
+    with RealServer(tmp_path_factory.mktemp("kube")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(params=["double", "real"])

@@ -159,7 +159,8 @@ async def test_deletion_in_the_foreground_takes_the_children_first(client, names
         await client.delete(CONFIG_MAP.of(owner), propagation="Foreground")
 
         async def gone():
-            left = await client.list(place)
-            return not {"o", "child"} & {item["metadata"]["name"] for item in left}
+            left = {item["metadata"]["name"] for item in await client.list(place)}
+            assert "o" in left or "child" not in left, "the owner went before its child"
+            return not {"o", "child"} & left
 
         await eventually(gone, what="the end of both")

@@ -10,11 +10,10 @@ import pytest
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
-from stageline_local.apiserver import served
 from stageline_local.client import DEPLOYMENT, POD, Client
 from support import podstatus
 from support.fakenodes import PORT, FakeNodes
-from support.kube import ASSETS, DoubleServer, RealServer
+from support.kube import one_of
 from support.pipeline import stage_documents
 
 PLACE = POD.place("default")
@@ -23,18 +22,8 @@ PLACE = POD.place("default")
 @pytest.fixture(scope="module", params=["double", "real"])
 def server(request, tmp_path_factory):
     """The double, and a kube-apiserver."""
-    if request.param == "double":
-        with served() as api:
-            yield DoubleServer(api).server
-        return
-    if not ASSETS:
-        pytest.skip("a real kube-apiserver needs KUBEBUILDER_ASSETS")
-    real = RealServer(tmp_path_factory.mktemp("kube"))
-    try:
-        real.start()
-        yield real.server
-    finally:
-        real.stop()
+    with one_of(request.param, tmp_path_factory.mktemp("kube")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import textwrap
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from stageline_local.client import NODE, POD, ApiError, Client
+from stageline_local.client import POD, ApiError, Client
 from stageline_local.restarts import RestartPolicy
 
 FAST = RestartPolicy(first_delay=0.05, max_delay=0.2, stable_seconds=5.0)
@@ -56,20 +56,6 @@ def pod(name, *containers, namespace="default", labels=None, **spec):
         "metadata": {"name": name, "namespace": namespace, "labels": labels or {}},
         "spec": {"containers": list(containers or (container(),)), **spec},
     }
-
-
-async def add_node(client, name="local", **allocatable):
-    """A node without a kubelet."""
-    resources = {"cpu": "4", "memory": "8Gi", "pods": "110", **allocatable}
-    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
-    status = {"capacity": resources, "allocatable": resources}
-    try:
-        await client.create(NODE.place(), node)
-    except ApiError as error:
-        if error.reason != "AlreadyExists":
-            raise
-    path = NODE.place(name=name)
-    await client.merge_patch(path, {"status": status}, subresource="status")
 
 
 async def found(client, path):

@@ -13,12 +13,18 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from stageline_local.apiserver import ApiServer
+import pytest
+
+from stageline_local.apiserver import ApiServer, served
 
 ASSETS = os.environ.get("KUBEBUILDER_ASSETS", "")
+NOT_HERE = "a real kube-apiserver needs KUBEBUILDER_ASSETS"
 _START_SECONDS = 60.0
 
 
@@ -56,6 +62,20 @@ class RealServer:
             secrets.token_hex(16),
             str(folder / "certificates" / "apiserver.crt"),
         )
+
+    def __enter__(self) -> Self:
+        """Start it, or leave out the test that asks for it."""
+        if not ASSETS:
+            pytest.skip(NOT_HERE)
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         """Come back when the server answers /readyz; AssertionError with its log otherwise."""
@@ -131,6 +151,17 @@ class RealServer:
     def _end(process: subprocess.Popen[bytes], number: int) -> None:
         process.send_signal(number)
         process.wait(10)
+
+
+@contextmanager
+def one_of(which: str, folder: Path) -> Iterator[Server]:
+    """The API server that is called `double`, or the one that is called `real`."""
+    if which == "double":
+        with served() as api:
+            yield DoubleServer(api).server
+    else:
+        with RealServer(folder) as real:
+            yield real.server
 
 
 def free_port() -> int:

@@ -3,11 +3,10 @@
 import pytest
 
 from stageline_api.crd import crd
-from stageline_local.apiserver import served
 from stageline_operator.difference import is_as_wished, stamped
 from stageline_operator.kinds import kind_of
 from support.apiserver import APPLY, ask
-from support.kube import ASSETS, DoubleServer, RealServer
+from support.kube import one_of
 from support.rendered import rendered
 
 SPECS = {
@@ -29,18 +28,8 @@ SPECS = {
 
 @pytest.fixture(scope="module", params=["double", "real"])
 def server(request, tmp_path_factory):
-    if request.param == "double":
-        with served() as double:
-            yield DoubleServer(double).server
-        return
-    if not ASSETS:
-        pytest.skip("a real kube-apiserver needs KUBEBUILDER_ASSETS")
-    real = RealServer(tmp_path_factory.mktemp("kube"))
-    try:
-        real.start()
-        yield real.server
-    finally:
-        real.stop()
+    with one_of(request.param, tmp_path_factory.mktemp("kube")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from stageline_local.client import ApiError, Client
 from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, POD
 from support.fakenodes import FakeNodes
 from support.faultyproxy import FaultyProxy
-from support.kube import ASSETS, DoubleServer, RealServer, Server
+from support.kube import DoubleServer, RealServer, Server
 from support.operator import operating
 
 _SECONDS = 20.0
@@ -26,15 +26,9 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def real(tmp_path_factory):
     """One kube-apiserver for all tests of this process."""
-    if not ASSETS:
-        pytest.skip("a real kube-apiserver needs KUBEBUILDER_ASSETS")
-    server = RealServer(tmp_path_factory.mktemp("kube"))
-    try:
-        server.start()
+    with RealServer(tmp_path_factory.mktemp("kube")) as server:
         asyncio.run(_install(server.server))
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")
