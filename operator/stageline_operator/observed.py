@@ -58,14 +58,12 @@ class StageReport:
 
     stage: int
     state: Literal["Starting", "Loading", "Loaded", "Serving", "Draining", "Failed"]
-    incarnation: int = 0
     first_layer: int = 0
     end_layer: int = 0
     loaded_bytes: int = 0
     total_bytes: int = 0
     loads: int = 0
     transport: str = ""
-    microbatches: int = 0
     compute_seconds: float = 0.0
     hop_seconds: float = 0.0
     error: str = ""
@@ -81,8 +79,6 @@ class PipelineReport:
     """Ready: a canary microbatch went round the ring."""
     message: str = ""
     sessions: int = 0
-    in_flight: int = 0
-    """Requests accepted and not answered."""
     stages: tuple[StageReport, ...] = ()
 
     def stage(self, number: int) -> StageReport | None:

@@ -21,13 +21,14 @@ from stageline_operator.cache import Key
 from stageline_operator.kinds import POD
 from stageline_operator.names import pipeline_name, pod_key
 from stageline_operator.observed import Observed, PipelineKey, PipelineReport, StageReport
+from stageline_operator.status import DETAILS_APART
 
 log = logging.getLogger(__name__)
 
 PORT: Final = 7070
 """Of every worker."""
-NUMBERS_SECONDS: Final = 1.0
-"""Mere numbers are news at most this often."""
+NUMBERS_SECONDS: Final = DETAILS_APART.total_seconds()
+"""Mere numbers are news as often as they may be written: a look in between would be for nothing."""
 INTRODUCTION_SECONDS: Final = 2.0
 _AGAIN_SECONDS: Final = (0.1, 2.0)
 _OPTIONS: Final = (
@@ -89,7 +90,6 @@ def reduced(report: Any) -> PipelineReport:
         state=_PIPELINE_STATES[report.state],  # type: ignore[arg-type]
         message=report.message,
         sessions=report.sessions,
-        in_flight=report.waiting + report.running,
         stages=tuple(map(_stage, report.stages)),
     )
 
@@ -99,10 +99,10 @@ def essence(report: PipelineReport | None) -> PipelineReport | None:
     if report is None:
         return None
     stages = tuple(
-        replace(stage, microbatches=0, compute_seconds=0.0, hop_seconds=0.0, loaded_bytes=0)
+        replace(stage, compute_seconds=0.0, hop_seconds=0.0, loaded_bytes=0)
         for stage in report.stages
     )
-    return replace(report, in_flight=min(report.in_flight, 1), stages=stages)
+    return replace(report, stages=stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,14 +220,12 @@ def _stage(report: Any) -> StageReport:
     return StageReport(
         stage=report.stage,
         state=_STAGE_STATES[report.state],  # type: ignore[arg-type]
-        incarnation=report.incarnation,
         first_layer=report.first_layer,
         end_layer=report.end_layer,
         loaded_bytes=report.loaded_bytes,
         total_bytes=report.total_bytes,
         loads=report.loads,
         transport=report.transport,
-        microbatches=report.microbatches,
         compute_seconds=report.compute_seconds,
         hop_seconds=report.hop_seconds,
         error=report.error,

@@ -73,11 +73,6 @@ def pod_truth(pod: Object) -> PodTruth:
     )
 
 
-def ready_condition(pod: Object) -> Object:
-    """The pod's condition Ready; empty while it has none."""
-    return _condition(_status(pod), "Ready")
-
-
 def _first_of(pod: Object) -> PodTruth:
     """What outweighs the rest comes first: an end that is decided, then what keeps it from work."""
     return (

@@ -86,9 +86,20 @@ async def test_the_leader_is_asked_for_what_is_expected_and_its_report_is_kept(s
     speaker.say(report(sessions=3, waiting=1, running=2))
     found = await until(lambda: newest(heard), what="the report is kept")
     assert (speaker.asked[0].pipeline, speaker.asked[0].revision) == ("llama-f00-0", "f00")
-    assert (found.state, found.sessions, found.in_flight) == ("Ready", 3, 3)
+    assert (found.state, found.sessions) == ("Ready", 3)
     assert [stage.state for stage in found.stages] == ["Serving", "Serving"]
     assert (heard.heard, heard.changes) == (1, [0.0])
+
+
+async def test_traffic_alone_is_no_news(speaker, heard):
+    """A resource under load is looked at for what it says of itself, not for what it does."""
+    heard.follow(KEY, {FIRST: LEADER})
+    busy = report(waiting=4, running=8)
+    busy.stages[0].microbatches = 700
+    for said in (report(), busy, report(pb.CONNECTING)):
+        speaker.say(said)
+    await until(lambda: newest(heard) and newest(heard).state == "Connecting", what="all was heard")
+    assert heard.changes == [0.0, 0.0], "a look for each request that comes or goes"
 
 
 async def test_a_change_of_state_is_news_at_once_and_mere_numbers_are_not(speaker, heard):

@@ -161,9 +161,9 @@ def truth(**more: object) -> PodTruth:
 def stage_report(stage: int = 0, **more: object) -> StageReport:
     """A worker that serves; keywords replace fields."""
     fields: dict[str, object] = {
-        "state": "Serving", "incarnation": 1, "first_layer": 2 * stage, "end_layer": 2 * stage + 2,
+        "state": "Serving", "first_layer": 2 * stage, "end_layer": 2 * stage + 2,
         "loaded_bytes": 1000, "total_bytes": 1000, "loads": 1, "transport": "grpc",
-        "microbatches": 10, "compute_seconds": 0.0124, "hop_seconds": 0.00031,
+        "compute_seconds": 0.0124, "hop_seconds": 0.00031,
     }  # fmt: skip
     return StageReport(stage=stage, **(fields | more))
 
