@@ -107,7 +107,9 @@ class PipelineDeploymentStatus(StatusModel):
     )
     stage_count: Count = Field(default=0, description="Stages of one pipeline.")
     selector: str = Field(
-        default="", description="Label selector of the pods, for the scale subresource."
+        default="",
+        description="Label selector of the leaders' pods, one for each pipeline: an autoscaler "
+        "counts by them.",
     )
     plan: PlanStatus | None = Field(default=None, description="How the model is cut.")
     progressed_at: Time | None = Field(

@@ -34,7 +34,7 @@ from stageline_operator.conditions import Case, conditions, is_bad
 from stageline_operator.entries import EntryKey, bounded, stage_entries
 from stageline_operator.healing import Healing, Replaced
 from stageline_operator.kinds import Object
-from stageline_operator.labels import COMPONENT, OWNER, STAGE_COMPONENT
+from stageline_operator.labels import COMPONENT, OWNER, STAGE, STAGE_COMPONENT
 from stageline_operator.observed import PodKey, RevisionRecord
 from stageline_operator.planning import Planning
 from stageline_operator.problems import problems
@@ -128,7 +128,7 @@ def _assembled(
         updated_replicas=case.updated,
         pipelines=f"{case.ready}/{situation.wanted}",
         stage_count=_stage_count(situation, record),
-        selector=f"{OWNER}={situation.owner},{COMPONENT}={STAGE_COMPONENT}",
+        selector=f"{OWNER}={situation.owner},{COMPONENT}={STAGE_COMPONENT},{STAGE}=0",
         plan=_plan(record),
         conditions=conditions(case, past, now),
         stages=bounded(entries),

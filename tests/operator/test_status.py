@@ -102,6 +102,7 @@ def test_the_counts_and_the_plan():
     selector = dict(part.split("=") for part in told["selector"].split(","))
     assert selector == {
         "stageline.dev/deployment": "llama", "app.kubernetes.io/component": "stage",
+        "stageline.dev/stage": "0",
     }  # fmt: skip
 
 
