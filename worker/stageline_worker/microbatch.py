@@ -17,6 +17,12 @@ class Sampling:
     temperature: float = 0.0  # 0: greedy
     top_k: int = 0  # 0: all
     top_p: float = 1.0
+    min_p: float = 0.0  # of the likeliest token's probability; 0: all
+    repetition_penalty: float = 1.0  # of tokens in prompt and output; 1: none
+    presence_penalty: float = 0.0  # taken from the logit of a token in the output
+    frequency_penalty: float = 0.0  # the same, times its count in the output
+    banned: tuple[int, ...] = ()  # ids that may not be drawn: an end that would come too soon
+    logprobs: int | None = None  # how many of the likeliest tokens to tell beside the drawn one
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +30,16 @@ class Segment:
     """Tokens [start, start + count) of the sequence that holds `slot` of the KV cache.
 
     A segment with start 0 takes the slot over: what the slot held before is gone.
-    `sampling` is None while a prompt is not yet at its end.
+    `sampling` is None while a prompt is not yet at its end. `prompt` is the length of the
+    sequence's prompt where its sampling has penalties, on every one of its segments: the last stage
+    then counts the slot's tokens, those from `prompt` on as output.
     """
 
     slot: int
     start: int
     count: int
     sampling: Sampling | None = None
+    prompt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +51,12 @@ class Microbatch:
     (`attention_mask`); from the last stage the outputs named in `outputs` (None: all).
 
     Generation: on stage 0 `input_ids` int64 [tokens], the tokens of all segments one after
-    another; on later stages `hidden_states` [1, tokens, hidden]; from the last stage `tokens`
-    int64, one for each segment that has `sampling`.
+    another; on later stages `hidden_states` [1, tokens, hidden], and `input_ids` beside it when a
+    segment has `prompt`; from the last stage `tokens` int64 [draws], one for each segment that has
+    `sampling`. When a sampling asks for logprobs there are also `logprobs` float32 and
+    `logprob_ids` int64, both [draws, 1 + most that any asks for]: first the drawn token's, then
+    the likeliest in order, of the model's own distribution (before temperature and penalties);
+    what a row did not ask for has id -1.
     """
 
     tensors: dict[str, Tensor]

@@ -6,7 +6,7 @@ comes back to the leader like any other and nobody waits for it.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from stageline_wire import Frame, FrameError, Kind
@@ -74,10 +74,18 @@ def read_microbatch(frame: Frame) -> Microbatch | str:
 
 
 def _pack(segment: Segment) -> list[Any]:
-    s = segment.sampling
-    drawn = None if s is None else [s.seed, s.position, s.temperature, s.top_k, s.top_p]
-    return [segment.slot, segment.start, segment.count, drawn]
+    drawn = None if segment.sampling is None else list(astuple(segment.sampling))
+    return [segment.slot, segment.start, segment.count, drawn, segment.prompt]
 
 
-def _unpack(slot: int, start: int, count: int, drawn: list[Any] | None) -> Segment:
-    return Segment(slot, start, count, None if drawn is None else Sampling(*drawn))
+def _unpack(
+    slot: int, start: int, count: int, drawn: list[Any] | None, prompt: int | None
+) -> Segment:
+    return Segment(slot, start, count, _sampling(drawn), prompt)
+
+
+def _sampling(drawn: list[Any] | None) -> Sampling | None:
+    if drawn is None:
+        return None
+    # JSON makes a list of the banned ids.
+    return Sampling(*(tuple(field) if isinstance(field, list) else field for field in drawn))
