@@ -88,4 +88,5 @@ def _sampling(drawn: list[Any] | None) -> Sampling | None:
     if drawn is None:
         return None
     # JSON makes a list of the banned ids.
-    return Sampling(*(tuple(field) if isinstance(field, list) else field for field in drawn))
+    values: list[Any] = [tuple(field) if isinstance(field, list) else field for field in drawn]
+    return Sampling(*values)
