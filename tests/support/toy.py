@@ -32,6 +32,8 @@ class ToyStage:
     resets: int = 0
     device: str = "cpu"
     dtype: str = "float64"
+    kv_tokens: int = 16 * MAX_LEN
+    packs: bool = True
 
     @property
     def info(self) -> ModelInfo:

@@ -110,6 +110,16 @@ class StageModel(Protocol):
         """What it computes in: float32, bfloat16 or float16."""
         ...
 
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens whose keys and values it can hold, all slots together; 0: it generates nothing."""
+        ...
+
+    @property
+    def packs(self) -> bool:
+        """Whether segments share a microbatch's time; else each takes as long as it does alone."""
+        ...
+
     def forward(self, microbatch: Microbatch) -> Microbatch:
         """Take the microbatch through this stage's layers."""
         ...

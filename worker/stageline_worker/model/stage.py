@@ -76,6 +76,16 @@ class Stage:
         """What it computes in: float32, bfloat16 or float16."""
         return str(self._model.dtype).removeprefix("torch.")
 
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens whose keys and values it can hold, all slots together; 0: it generates nothing."""
+        return self._max_sequences * self._info.max_model_len if self._info.generates else 0
+
+    @property
+    def packs(self) -> bool:
+        """Whether segments share a microbatch's time; else each takes as long as it does alone."""
+        return False
+
     def forward(self, microbatch: Microbatch) -> Microbatch:
         """Take the microbatch through this stage's layers; StageError when it does not fit."""
         with torch.inference_mode():
