@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import ssl
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -107,13 +108,14 @@ def peer_roles(connection: ssl.SSLSocket | ssl.SSLObject) -> frozenset[Role]:
 
 def call_roles(context: grpc.ServicerContext) -> frozenset[Role]:
     """What the caller of a gRPC server is, by its certificate."""
-    names = (context.auth_context() or {}).get("x509_subject_alternative_name", ())
+    told: Mapping[str, Any] = context.auth_context() or {}
+    names = told.get("x509_subject_alternative_name", ())
     return roles(name.decode(errors="replace") for name in names)
 
 
 def _stamp(folder: Path) -> tuple[object, ...]:
     """Another one when a file is; a kubelet replaces what they are links to."""
-    found = []
+    found: list[object] = []
     for name in (CA, CERTIFICATE, KEY):
         try:
             stat = (folder / name).stat()
