@@ -34,6 +34,14 @@ class StageDocument(_Document):
     transport: Literal["auto", "grpc"] = "auto"
     addresses: tuple[str, ...] = Field(description="host:port of each stage; stage 0 leads.")
     listen: str = Field(description="host:port that this worker binds.")
+    health: str = Field(
+        default="",
+        description="host:port of a health service in plaintext, which probes ask; none if empty.",
+    )
+    credentials: str = Field(
+        default="",
+        description="Folder of ca.crt, tls.crt and tls.key for mutual TLS; plaintext if empty.",
+    )
 
     @property
     def stages(self) -> int:
@@ -62,6 +70,7 @@ class PipelineAddress(_Document):
 
     name: str
     leader: str = Field(description="host:port of its stage 0.")
+    tls: bool = Field(default=False, description="Whether its leader asks for mutual TLS.")
 
 
 class RouterDocument(_Document):

@@ -6,6 +6,8 @@ import ctypes
 
 import grpc
 
+from stageline_wire.credentials import CHANNEL_OPTIONS, Credentials
+
 _ANY_SIZE = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -32,9 +34,12 @@ SERVER_OPTIONS = [
 ]
 
 
-def open_channel(address: str) -> grpc.Channel:
-    """A channel with a connection of its own."""
-    return grpc.insecure_channel(address, options=_CHANNEL)
+def open_channel(address: str, credentials: Credentials | None = None) -> grpc.Channel:
+    """A channel to a stage, with a connection of its own; in plaintext without credentials."""
+    if credentials is None:
+        return grpc.insecure_channel(address, options=_CHANNEL)
+    options = [*_CHANNEL, *CHANNEL_OPTIONS]
+    return grpc.secure_channel(address, credentials.channel(), options=options)
 
 
 def keep_large_blocks() -> None:

@@ -10,6 +10,7 @@ import grpc
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
+from stageline_wire.credentials import Credentials
 from stageline_wire.logs import log
 from stageline_worker.channel import open_channel
 from stageline_worker.facts import Facts
@@ -23,8 +24,11 @@ _FAREWELL = 2.0
 class ControlClient:
     """Reports to the leader, and passes on what the leader says. Redials when it is gone."""
 
-    def __init__(self, leader: str, facts: Facts, timing: Timing) -> None:
+    def __init__(
+        self, leader: str, facts: Facts, timing: Timing, credentials: Credentials | None = None
+    ) -> None:
         self._leader = leader
+        self._credentials = credentials
         self._facts = facts
         self._timing = timing
         self._outgoing: deque[pb.WorkerMessage] = deque()
@@ -57,7 +61,7 @@ class ControlClient:
         pause = self._timing.redial
         said = ""
         while not self._stopping.is_set():
-            channel = open_channel(self._leader)
+            channel = open_channel(self._leader, self._credentials)
             reason = self._attend(channel, member, transport)
             channel.close()
             was_attached, self._attached = self._attached, False
@@ -72,7 +76,7 @@ class ControlClient:
         over = threading.Event()
         self._outgoing.clear()
         stub = services.ControlStub(channel)
-        call = stub.Attach(self._messages(over), wait_for_ready=True)
+        call = stub.Attach(self._messages(over))
         self._call = call
         if self._stopping.is_set() and not self._attached:
             call.cancel()

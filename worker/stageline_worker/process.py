@@ -32,8 +32,8 @@ def serve(
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     keep_large_blocks()
     to_stderr()
-    server = WorkerServer(document, load, timing)
     try:
+        server = WorkerServer(document, load, timing)
         server.start()
     except WorkerError as error:
         sys.stderr.write(f"{error}\n")

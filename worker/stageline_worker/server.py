@@ -5,24 +5,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as _HEALTH
 from grpc_health.v1.health import HealthServicer
-from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
 from stageline_api.documents import StageDocument
 from stageline_wire.address import bracketed
+from stageline_wire.credentials import Credentials, CredentialsError
 from stageline_wire.logs import log
 from stageline_worker.channel import SERVER_OPTIONS
 from stageline_worker.control import ControlClient
 from stageline_worker.facts import Facts
+from stageline_worker.guard import Guard
 from stageline_worker.leader.board import Board
 from stageline_worker.leader.coordinator import Coordinator
 from stageline_worker.leader.desk import Desk
-from stageline_worker.leader.scheduler import Scheduler
+from stageline_worker.leader.pace import Pace
+from stageline_worker.leader.scheduler import Limits, Scheduler
 from stageline_worker.leader.service import ControlService, PipelineService
 from stageline_worker.microbatch import StageModel
 from stageline_worker.ring.member import Member
@@ -32,6 +37,7 @@ from stageline_worker.transport import Refusals
 from stageline_worker.transport.grpc_inlet import GrpcTransport
 
 _STREAMS = 256  # each open stream holds a thread
+_PROBES = 2  # threads for those who ask for health in plaintext
 _OWN_LAYERS = "stage"  # health service: the stage has its layers; "" is that the process answers
 _LAST_WORDS = 2.0
 _ENDING = 5.0
@@ -68,6 +74,7 @@ class WorkerServer:
 
     `load` gives the stage's model and tells bytes loaded and bytes in all on the way. After
     `start` the worker answers at once and loads in its own thread; `wait` tells when it failed.
+    WorkerError when its credentials cannot be used.
     """
 
     def __init__(
@@ -78,15 +85,17 @@ class WorkerServer:
         self._timing = timing or Timing()
         self._facts = Facts(document)
         self._refusals = Refusals(self._refused)
-        self._control = ControlClient(document.leader, self._facts, self._timing)
+        self._credentials = _credentials(document)
+        self._control = ControlClient(document.leader, self._facts, self._timing, self._credentials)
         self._member = Member(document, self._facts, self._timing, self._control.tell)
-        self._transport = GrpcTransport(self._member.accept, self._refusals)
+        self._transport = GrpcTransport(self._member.accept, self._refusals, self._credentials)
         self._leader = _Leader(self) if document.stage == 0 else None
         self._ring = threading.Thread(target=self._turn, name="ring", daemon=True)
         self._health = HealthServicer()
         self._has_layers(False)
         self._pool = ThreadPoolExecutor(_STREAMS, thread_name_prefix="grpc")
         self._server = self._make_server()
+        self._probed = self._make_probed() if document.health else None
         self._over = threading.Event()
         self._running = False
         self._error = ""
@@ -98,15 +107,10 @@ class WorkerServer:
     def start(self) -> None:
         """Bind, attach to the leader, begin to load. Raises WorkerError when it cannot bind."""
         listen = bracketed(self.document.listen)
-        try:
-            port = self._server.add_insecure_port(listen)
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise WorkerError(
-                f"stage {self.document.stage} cannot listen on {listen}: another process is there, "
-                "or it is no address of this host"
-            )
+        self._bind(self._server, listen, self._credentials)
+        if self._probed is not None:
+            self._bind(self._probed, bracketed(self.document.health), None)
+            self._probed.start()
         self._running = True
         self._server.start()
         if self._leader is not None:
@@ -134,6 +138,8 @@ class WorkerServer:
             self._leader.pipeline.close()
         # Streams end by themselves now, with all that was said on them; strangers' are cut off.
         self._server.stop(_LAST_WORDS).wait()
+        if self._probed is not None:
+            self._probed.stop(None).wait()
         self._pool.shutdown(wait=False)
         if self._ring.is_alive() and self._ring is not threading.current_thread():
             self._ring.join(_ENDING)
@@ -145,7 +151,12 @@ class WorkerServer:
         return self._error
 
     def _make_server(self) -> grpc.Server:
-        server = grpc.server(self._pool, options=SERVER_OPTIONS, maximum_concurrent_rpcs=_STREAMS)
+        server = grpc.server(
+            self._pool,
+            interceptors=[] if self._credentials is None else [Guard()],
+            options=SERVER_OPTIONS,
+            maximum_concurrent_rpcs=_STREAMS,
+        )
         handlers = [self._transport.handler()]
         if self._leader is not None:
             handlers.append(self._leader.pipeline.handler())
@@ -153,6 +164,34 @@ class WorkerServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         server.add_generic_rpc_handlers(handlers)
         return server
+
+    def _make_probed(self) -> grpc.Server:
+        """Kubernetes' probes speak no TLS, so they have a port, on which there is nothing else."""
+        pool = ThreadPoolExecutor(_PROBES, thread_name_prefix="health")
+        server = grpc.server(pool, options=SERVER_OPTIONS)
+        # No Watch: each one would hold a thread, and whoever held them all would deny probes.
+        check = grpc.unary_unary_rpc_method_handler(
+            self._health.Check,
+            request_deserializer=HealthCheckRequest.FromString,
+            response_serializer=HealthCheckResponse.SerializeToString,
+        )
+        handler = grpc.method_handlers_generic_handler(_HEALTH, {"Check": check})
+        server.add_generic_rpc_handlers([handler])
+        return server
+
+    def _bind(self, server: grpc.Server, address: str, credentials: Credentials | None) -> None:
+        try:
+            if credentials is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, credentials.server())
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise WorkerError(
+                f"stage {self.document.stage} cannot listen on {address}: another process is "
+                "there, or it is no address of this host"
+            )
 
     def _turn(self) -> None:
         stage, what = self.document.stage, "cannot load its layers"
@@ -192,12 +231,21 @@ class WorkerServer:
         log("frame_refused", stage=self.document.stage, reason=reason)
 
 
+def _credentials(document: StageDocument) -> Credentials | None:
+    if not document.credentials:
+        return None
+    try:
+        return Credentials.load(Path(document.credentials))
+    except CredentialsError as error:
+        raise WorkerError(f"stage {document.stage} cannot speak TLS: {error}") from None
+
+
 class _Leader:
     """What stage 0 has beside a stage."""
 
     def __init__(self, worker: WorkerServer) -> None:
         document, timing = worker.document, worker._timing
-        self._document = document
+        self._document, self._timing = document, timing
         self.desk = Desk(document.pipeline, timing, worker._member.wake)
         self.board = Board(document, timing)
         incarnation = worker.facts.incarnation
@@ -206,14 +254,20 @@ class _Leader:
         self.pipeline = PipelineService(document, self.desk, self.board, worker._refusals)
 
     def loaded(self, model: StageModel) -> None:
-        document = self._document
-        scheduler = Scheduler(
+        document, timing = self._document, self._timing
+        max_len = model.info.max_model_len or 2**31
+        in_flight = document.stages + 1
+        limits = Limits(
             slots=document.max_sequences,
+            kv_tokens=model.kv_tokens,
+            max_len=max_len,
             chunk=document.prefill_chunk,
-            in_flight=document.stages + 1,
+            # More groups than stages were smaller ones, and each costs a reading of the weights.
+            groups=document.stages if model.packs else in_flight,
+            in_flight=in_flight,
             max_waiting=document.max_waiting,
-            max_len=model.info.max_model_len or 2**31,
+            packs=model.packs,
         )
-        self.desk.serve(model.info, scheduler)
+        self.desk.serve(model.info, Scheduler(limits, Pace(timing.stretch)))
         self.board.model(model.info)
         self.coordinator.loaded(model.canary())

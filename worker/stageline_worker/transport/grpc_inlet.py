@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from stageline_wire import Frame, FrameError, Kind, decode, encode
+from stageline_wire.credentials import Credentials
 from stageline_worker.transport.credits import Debt
 from stageline_worker.transport.grpc_outlet import METHOD, GrpcOutlet
 from stageline_worker.transport.seam import (
@@ -114,12 +115,15 @@ class GrpcTransport:
 
     name = "grpc"
 
-    def __init__(self, accept: Accept, refusals: Refusals) -> None:
+    def __init__(
+        self, accept: Accept, refusals: Refusals, credentials: Credentials | None = None
+    ) -> None:
         self._accept = accept
         self._refusals = refusals
+        self._credentials = credentials
 
     def dial(self, address: str, hello: Frame, on_broken: Callable[[str], None]) -> Outlet:
-        return GrpcOutlet(address, hello, on_broken)
+        return GrpcOutlet(address, hello, on_broken, self._credentials)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Serves the Link method of a gRPC server."""

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 
 from stageline_wire import Frame, FrameError, Kind, decode, encode
+from stageline_wire.credentials import Credentials
 from stageline_worker.channel import open_channel
 from stageline_worker.transport.credits import Credits
 from stageline_worker.transport.seam import LinkError
@@ -27,7 +28,13 @@ _HOPS = 32
 class GrpcOutlet:
     """See `stageline_worker.transport.seam.Outlet`."""
 
-    def __init__(self, address: str, hello: Frame, on_broken: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        hello: Frame,
+        on_broken: Callable[[str], None],
+        credentials: Credentials | None = None,
+    ) -> None:
         self._address = address
         self._on_broken = on_broken
         self._credits = Credits()
@@ -39,7 +46,7 @@ class GrpcOutlet:
         self._sent: dict[int, float] = {}
         self._hops: deque[float] = deque(maxlen=_HOPS)
         self._outgoing: SimpleQueue[Frame | None] = SimpleQueue()
-        self._channel = open_channel(address)
+        self._channel = open_channel(address, credentials)
         stream: Any = self._channel.stream_stream(METHOD)
         self._call = stream(self._messages(), wait_for_ready=True)
         threading.Thread(target=self._read, name=f"outlet-{address}", daemon=True).start()
