@@ -50,11 +50,12 @@ bench: $(INSTALLED) ## Measure the ring against the same model uncut, and how fa
 	$(BIN)/python bench/ring.py $(BENCH_ARGS)
 	$(BIN)/python bench/roundtrip.py $(BENCH_ARGS)
 
-lint: $(INSTALLED) check-generated ## Check style, types, layers and generated files
+lint: $(INSTALLED) check-generated ## Check style, types, layers, the Dockerfile and generated files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 fmt: $(INSTALLED) ## Format the code, mend what can be mended
 	$(BIN)/ruff check --fix
