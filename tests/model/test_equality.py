@@ -7,6 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from stageline_worker.microbatch import Microbatch
+from stageline_worker.model.cache import StageCache
 from support import zoo
 from support.stages import TOKENS, generate, greedy, inputs, stages, through, tokens
 
@@ -63,7 +64,8 @@ def _run_stages(name):
     def run(ids, caches, options):
         entering = {"input_ids": ids}
         for stage, cache in zip(stages(name), caches, strict=True):
-            output = stage.run(entering, cache=cache, **options)
+            output = stage._cut.run(entering, cache=cache, use_cache=True, **options)
+            cache.advance(ids.shape[1])
             entering = {"hidden_states": output}
         return output.logits
 
@@ -83,7 +85,7 @@ def test_chunked_prefill_and_cached_decode_equal_the_uncut_model(name, left_padd
     mask, positions = _masks(left_padded)
     uncut_cache = DynamicCache(config=zoo.uncut(name).config)
     expected = _logits(_run_uncut(name), uncut_cache, mask, positions)
-    caches = [stage.new_cache() for stage in stages(name)]
+    caches = [StageCache(stage._cut.model.config, *stage.layers) for stage in stages(name)]
     made = _logits(_run_stages(name), caches, mask, positions)
     difference = (made - expected).abs().max().item()
     assert difference == 0.0, f"{name} differs by {difference}"
@@ -135,7 +137,7 @@ def test_a_converted_dtype_equals_the_uncut_model_in_that_dtype(name, dtype):
     kept = {part: tensor.dtype for part, tensor in whole.state_dict().items()}
     for stage in chain:
         # Some parts stay in float32, whatever the model is loaded in.
-        made = {part: tensor.dtype for part, tensor in stage._model.state_dict().items()}
+        made = {part: tensor.dtype for part, tensor in stage._cut.model.state_dict().items()}
         assert made == {part: kept[part] for part in made}
     for output, tensor in through(chain, Microbatch(given, outputs=None)).items():
         if output != "embedding":

@@ -99,7 +99,7 @@ def test_stages_hold_every_tensor_and_only_a_tied_head_holds_one_twice(name):
     assert twice == blueprint.tied, f"{name}: held twice are {twice}"
     for stage, tensors in zip(stages(name), held, strict=True):
         assert stage.total_bytes == sum(tensor.size for tensor in tensors)
-        memory = {part.data_ptr(): part.numel() for part in stage._model.state_dict().values()}
+        memory = {part.data_ptr(): part.numel() for part in stage._cut.model.state_dict().values()}
         assert stage.parameters == sum(memory.values()), (
             f"{name}: a stage has other parameters in memory than it read"
         )
@@ -186,5 +186,5 @@ def test_on_a_gpu_everything_is_there(name):
     for cut in CUTS:
         stage = load(str(zoo.checkpoint(name)), cut)
         assert stage.device.startswith("cuda")
-        tensors = [*stage._model.parameters(), *stage._model.buffers()]
+        tensors = [*stage._cut.model.parameters(), *stage._cut.model.buffers()]
         assert {tensor.device.type for tensor in tensors} == {"cuda"}

@@ -58,7 +58,7 @@ def _minilm():
 
 
 def _same(stage, other):
-    one, two = stage._model.state_dict(), other._model.state_dict()
+    one, two = stage._cut.model.state_dict(), other._cut.model.state_dict()
     assert set(one) == set(two)
     for name, tensor in one.items():
         assert torch.equal(tensor, two[name]), f"{name} is another one than in the folder"

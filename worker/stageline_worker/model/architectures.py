@@ -33,6 +33,8 @@ class Architecture:
     # A module that a checkpoint may leave out, with the output it makes.
     optional: tuple[str, str] | None = None
     positions_start_after_padding: bool = False
+    # Its cache keeps what keys and values are made from, not these.
+    latent: bool = False
 
 
 def _decoder(
@@ -41,6 +43,7 @@ def _decoder(
     layers: str = "layers",
     embedding: tuple[str, ...] = ("embed_tokens",),
     head: tuple[str, ...] = ("norm",),
+    **options: Any,
 ) -> Architecture:
     return Architecture(
         name,
@@ -49,6 +52,7 @@ def _decoder(
         head=(*(f"{base}.{module}" for module in head), "lm_head"),
         inputs=TEXT,
         generates=True,
+        **options,
     )
 
 
@@ -95,7 +99,7 @@ _ROWS = (
     _decoder("MixtralForCausalLM"),
     _decoder("Qwen3MoeForCausalLM"),
     _decoder("GptOssForCausalLM"),
-    _decoder("DeepseekV3ForCausalLM"),
+    _decoder("DeepseekV3ForCausalLM", latent=True),
     _decoder(
         "GPTNeoXForCausalLM",
         base="gpt_neox",

@@ -31,10 +31,24 @@ _BATCH, _TOKENS = 1, 5
 
 @dataclass(frozen=True, slots=True)
 class LayerCache:
-    """What one layer keeps of one token, in elements, and of how many tokens at most."""
+    """What one layer keeps of one token: keys and values, in elements of each of its heads.
 
-    values_per_token: int
+    `window` is the number of tokens that it looks back on, the newest among them; None: all.
+    """
+
+    heads: int
+    key_size: int
+    value_size: int
     window: int | None
+
+    @property
+    def values_per_token(self) -> int:
+        """Elements, keys and values together."""
+        return self.heads * (self.key_size + self.value_size)
+
+    def kept(self, tokens: int) -> int:
+        """Of a sequence of `tokens` tokens, how many it keeps."""
+        return tokens if self.window is None else min(self.window, tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +257,8 @@ def _forward_checked(architecture: Architecture, model: Any, inputs: dict[str, A
 
 
 def _layer_cache(layer: Any) -> LayerCache:
-    keys, values = layer.keys, layer.values
-    per_token = keys.shape[1] * keys.shape[3] + values.shape[1] * values.shape[3]
-    return LayerCache(per_token, getattr(layer, "sliding_window", None))
+    (_, heads, _, key_size), value_size = layer.keys.shape, layer.values.shape[3]
+    return LayerCache(heads, key_size, value_size, getattr(layer, "sliding_window", None))
 
 
 def _row(module: nn.Module | None) -> int:

@@ -7,9 +7,14 @@ from typing import Any
 
 import torch
 
+from stageline_worker.microbatch import ModelInfo
 from stageline_worker.model.blueprint import Blueprint, build, draw
 from stageline_worker.model.checkpoint import Checkpoint, StoredTensor
+from stageline_worker.model.cutmodel import CutModel
 from stageline_worker.model.errors import CheckpointError, StageError
+from stageline_worker.model.gate import packs
+from stageline_worker.model.generation import Generator, OneByOne, Packed
+from stageline_worker.model.kv import KeyValues
 from stageline_worker.model.opening import OpenModel, opened
 from stageline_worker.model.pooling import read_pooling
 from stageline_worker.model.reader import DTYPES as STORED_DTYPES
@@ -65,12 +70,11 @@ def _load(
     channel = cut(model, blueprint.architecture, lo, hi)
     reader = found.reader(sum(tensor.size for tensor in own), progress)
     _fill(model, blueprint, own, DTYPES[name], target, reader)
+    cut_model = CutModel(model, channel, blueprint.architecture, (lo, hi), blueprint.layers)
     stage = Stage(
-        model,
-        channel,
-        blueprint.architecture,
-        (lo, hi),
+        cut_model,
         info=info,
+        generator=_generator(cut_model, blueprint, info, max_sequences),
         pooling=read_pooling(checkpoint) if embeds_text(blueprint) else None,
         max_sequences=max_sequences,
         total_bytes=sum(tensor.size for tensor in own),
@@ -78,6 +82,18 @@ def _load(
     )
     stage.warm_up()
     return stage
+
+
+def _generator(
+    cut_model: CutModel, blueprint: Blueprint, info: ModelInfo, max_sequences: int
+) -> Generator | None:
+    if not info.generates:
+        return None
+    if not packs(cut_model.model):
+        return OneByOne(cut_model)
+    own = {index: blueprint.caches[index] for index in range(*cut_model.layers)}
+    device, dtype = cut_model.device, cut_model.dtype
+    return Packed(cut_model, KeyValues(own, max_sequences, info.max_model_len, dtype, device))
 
 
 def stage_dtype(asked: str, checkpoint: Checkpoint) -> str:
