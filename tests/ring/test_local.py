@@ -293,29 +293,44 @@ def _until_ready(reports):
             return
 
 
-def test_a_stage_that_leaves_ends_the_session_and_one_that_returns_starts_the_next():
+def test_a_stage_that_leaves_and_returns_costs_nobody_a_token():
     models = {}
 
     def load(document, progress):
         return models.setdefault(document.stage, slow(document, progress))
 
     with ring(load=load) as pipeline, ready_in_ring(pipeline) as router:
-        router.generate(1, [1], max_tokens=60, ignore_eos=True)
-        router.wait(lambda: router.tokens[1])
+        for n in range(3):
+            router.generate(n, [n, 1], max_tokens=40, ignore_eos=True)
+        router.wait(lambda: router.tokens[2])
         pipeline.workers[1].stop()
-        failure = router.failure_of(1)
-        assert failure.code == "UNAVAILABLE"
-        assert failure.message == "stage 1 of llama-0 is leaving; 1 request ended"
         report = pipeline.wait_until(lambda r: len(r.stages) == 2, "stage 1's absence")
         assert report.state == pb.WAITING
-        assert report.message.startswith("stage 1 is not there; the last one ended: stage 1 of")
-        router.generate(2, [2, 3], max_tokens=4, ignore_eos=True)
+        assert report.message == (
+            "stage 1 is not there; the last one ended: stage 1 of llama-0 is leaving"
+        )
+        assert (report.waiting, report.sequences) == (3, 0)
+        router.infer("new", ids([2, 3]))
         pipeline.workers[1] = WorkerServer(pipeline.documents[1], toy, QUICK)
         pipeline.workers[1].start()
         report = pipeline.wait_ready(sessions=2)
         assert [stage.loads for stage in report.stages] == [1, 1, 1]
         assert models[0].resets == models[2].resets == 2, "a session began with old caches"
-        assert router.tokens_of(2) == toy_tokens([2, 3], 4, 3)
+        for n in range(3):
+            assert router.tokens_of(n) == toy_tokens([n, 1], 40, 3)
+        assert router.answer_of("new")["last"].tolist() == [toy_sums([2, 3], 3)[-1]]
+
+
+def test_who_was_in_a_ring_that_does_not_come_back_hears_why():
+    timing = Timing(beat=0.3, report_gap=0.05, settle=0.05, waiting=0.3)
+    with ring(load=slow, timing=timing) as pipeline, ready_in_ring(pipeline) as router:
+        router.generate(1, [1], max_tokens=60, ignore_eos=True)
+        router.wait(lambda: router.tokens[1])
+        pipeline.workers[1].stop()
+        failure = router.failure_of(1)
+        assert failure.code == "UNAVAILABLE"
+        assert failure.message.startswith("llama-0 is not ready: stage 1 is not there")
+        assert router.tokens[1] == toy_tokens([1], 60, 3)[: len(router.tokens[1])]
 
 
 def test_a_worker_of_another_plan_is_not_let_in_and_the_report_says_so():
@@ -375,27 +390,45 @@ def test_a_ring_of_three_stands_in_well_under_a_second():
         assert time.monotonic() - began < 2.0, "usually 0.05 s"
 
 
-def test_the_hop_deadline_names_the_stage_that_hangs():
+def test_what_hangs_the_ring_again_and_again_ends_and_the_hop_deadline_names_the_stage():
     def load(document, progress):
         model = toy(document, progress)
         forward = model.forward
 
         def hanging(microbatch):
             if document.stage == 1 and 50 in microbatch.tensors["hidden_states"]:
-                time.sleep(2.0)
+                time.sleep(0.7)
             return forward(microbatch)
 
         model.forward = hanging
         return model
 
-    timing = Timing(beat=0.2, report_gap=0.05, hop_floor=0.5, hop_factor=1.0, settle=0.05)
+    timing = Timing(beat=0.2, report_gap=0.05, hop_floor=0.4, hop_factor=1.0, settle=0.05)
     with ring(load=load, timing=timing) as pipeline, ready_in_ring(pipeline) as router:
-        router.infer(1, ids([25]))
-        failure = router.failure_of(1)
-        assert failure.code == "UNAVAILABLE"
+        router.infer("bad", ids([25]))
+        router.generate("good", [4], max_tokens=5, ignore_eos=True)
+        failure = router.failure_of("bad")
+        assert failure.code == "INTERNAL"
         assert failure.message.startswith("stage 1 of llama-0 hangs: a microbatch did not pass it")
-        router.infer(2, ids([3]))
-        assert router.answer_of(2)["last"].tolist() == [toy_sums([3], 3)[-1]]
+        assert failure.message.endswith(
+            "the request ends, because 3 sessions in a row were lost with it in the ring, the last "
+            "with it alone"
+        )
+        assert router.tokens_of("good") == toy_tokens([4], 5, 3)
+        assert "good" not in router.failures
+
+
+def test_of_a_microbatch_that_a_stage_cannot_compute_only_the_cause_ends():
+    def load(document, progress):
+        return toy(document, progress, delay=0.005, poison=6 if document.stage == 1 else -1)
+
+    with ring(load=load) as pipeline, ready_in_ring(pipeline) as router:
+        for n in range(8, 14):
+            router.generate(n, [n], max_tokens=20, ignore_eos=True)
+        router.generate("bad", [3], max_tokens=5)
+        assert "6 is poison" in router.failure_of("bad").message
+        for n in range(8, 14):
+            assert router.tokens_of(n) == toy_tokens([n], 20, 3)
 
 
 def test_a_router_may_close_while_it_is_answered():

@@ -7,7 +7,7 @@ import torch
 
 from stageline_wire import Frame, Kind
 from stageline_worker.leader.requests import BadRequest, generation, inference, request_id
-from stageline_worker.microbatch import ModelInfo, TensorSpec
+from stageline_worker.microbatch import ModelInfo, Sampling, TensorSpec
 from stageline_worker.tensors import to_view
 from support.toy import EOS, MAX_LEN, ToyStage
 
@@ -75,11 +75,27 @@ def test_a_good_prompt_is_a_generation():
     meta = {"max_tokens": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "seed": 11,
             "stop_token_ids": [4]}  # fmt: skip
     work = generation(generate([1, 2], meta), TEXT, key=9)
-    assert (work.key, list(work.prompt), work.max_tokens) == (9, [1, 2], 5)
+    assert (work.key, list(work.tokens), work.max_tokens) == (9, [1, 2], 5)
+    assert (work.min_tokens, work.output, work.priority) == (0, 0, 0)
     assert work.stop == {4, EOS}
-    s = work.sampling
-    assert (s.seed, s.temperature, s.top_k, s.top_p) == (11, 0.5, 3, 0.9)
+    assert work.sampling == Sampling(11, 0, temperature=0.5, top_k=3, top_p=0.9)
     assert generation(generate([1], {"ignore_eos": True}), TEXT, 1).stop == frozenset()
+
+
+def test_a_prompt_may_ask_for_everything_at_once_and_bring_what_was_made_elsewhere():
+    meta = {
+        "max_tokens": 5, "min_tokens": 2, "output": 2, "priority": -3, "min_p": 0.1,
+        "repetition_penalty": 1.5, "presence_penalty": -2, "frequency_penalty": 2, "logprobs": 20,
+    }  # fmt: skip
+    work = generation(generate([1, 2, 3], meta), TEXT, key=9)
+    assert (work.min_tokens, work.output, work.priority) == (2, 2, -3)
+    assert work.sampling == Sampling(
+        0, 0, min_p=0.1, repetition_penalty=1.5, presence_penalty=-2.0, frequency_penalty=2.0,
+        logprobs=20,
+    )  # fmt: skip
+    none = generation(generate([1], {"logprobs": None, "priority": None}), TEXT, 1)
+    assert (none.sampling.logprobs, none.priority) == (None, 0)
+    assert generation(generate([1], {"logprobs": 0}), TEXT, 1).sampling.logprobs == 0
 
 
 @pytest.mark.parametrize(
@@ -108,6 +124,17 @@ def test_a_good_prompt_is_a_generation():
         (generate([1], {"stop_token_ids": 3}), "stop_token_ids must be a list"),
         (generate([1], {"stop_token_ids": ["a"]}), "stop_token_ids must be a list"),
         (generate([1], {"ignore_eos": "yes"}), "ignore_eos must be true or false"),
+        (generate([1], {"stop_token_ids": [97]}), "stop_token_ids has 97; it must be 0 to 96"),
+        (generate([1], {"stop_token_ids": [1] * 1025}), "stop_token_ids has 1025 tokens"),
+        (generate([1], {"max_tokens": 3, "min_tokens": 4}), "min_tokens is 4; .* from 0 to 3"),
+        (generate([1, 2], {"output": 2}), "output is 2; it must be an integer from 0 to 1"),
+        (generate([1, 2, 3], {"max_tokens": 2, "output": 2}), "output is 2; .* from 0 to 1"),
+        (generate([1], {"min_p": 1.5}), "min_p is 1.5"),
+        (generate([1], {"repetition_penalty": 0}), "repetition_penalty is 0"),
+        (generate([1], {"presence_penalty": -2.1}), "presence_penalty is -2.1"),
+        (generate([1], {"frequency_penalty": math.nan}), "frequency_penalty is nan"),
+        (generate([1], {"logprobs": 21}), "logprobs is 21; it must be an integer from 0 to 20"),
+        (generate([1], {"priority": 0.5}), "priority is 0.5"),
     ],
 )
 def test_a_bad_prompt_is_refused_with_a_sentence(frame, sentence):

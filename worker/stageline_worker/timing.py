@@ -1,4 +1,4 @@
-"""Every deadline of a worker, in seconds. Tests shorten them; users need not."""
+"""Every deadline of a worker, in seconds, and its pace. Tests shorten them; users need not."""
 
 from __future__ import annotations
 
@@ -36,3 +36,6 @@ class Timing:
     redial: float = 0.1
     """First pause before the control stream is dialed again; doubles up to `redial_max`."""
     redial_max: float = 2.0
+    stretch: float = 2.0
+    """A microbatch that takes prompt tokens along with decoding ones may take this many times what
+    it takes without; infinite: whole prompts go in, up to the chunk."""

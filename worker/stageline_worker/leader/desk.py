@@ -10,15 +10,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stageline_wire import Frame, FrameError, Kind
 from stageline_wire.logs import log
-from stageline_worker.leader.outbox import Outbox
+from stageline_worker.leader.drain_rate import DrainRate
+from stageline_worker.leader.outbox import Outbox, Said
 from stageline_worker.leader.requests import BadRequest, Id, generation, inference, request_id
-from stageline_worker.leader.scheduler import Generation, Inference, QueueFull, Scheduler, Step
+from stageline_worker.leader.scheduler import Scheduler
+from stageline_worker.leader.sequences import LOSSES
+from stageline_worker.leader.work import Generation, Inference, QueueFull, Step
 from stageline_worker.microbatch import Microbatch, ModelInfo
 from stageline_worker.ring.deadlines import Deadlines
 from stageline_worker.timing import Timing
@@ -42,14 +46,19 @@ class _Work:
     id: Id
     since: float
     microbatch: Microbatch | None  # of an inference
+    logprobs: int | None  # of a generation
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A microbatch for stage 0 and its number in the session."""
+    """A microbatch for stage 0 and its number in the session.
+
+    `idle`: until now the ring had nothing to do.
+    """
 
     sequence: int
     microbatch: Microbatch
+    idle: bool
 
 
 class Desk:
@@ -73,6 +82,8 @@ class Desk:
         self._canary: Microbatch | None = None
         self._on_canary: OnCanary = lambda error: None
         self._draining = False
+        self._idle = True  # the ring has nothing to do
+        self._rate = DrainRate()
 
     # Router streams
 
@@ -87,8 +98,7 @@ class Desk:
         except BadRequest as error:
             outbox.failure(request, "INVALID_ARGUMENT", str(error))
         except QueueFull:
-            message = f"{self._name} has as much waiting work as it may; try again later"
-            outbox.failure(request, "RESOURCE_EXHAUSTED", message)
+            self._refuse(request, outbox)
         except ConnectionError as error:
             outbox.failure(request, "UNAVAILABLE", str(error), elsewhere=True)
         else:
@@ -123,17 +133,19 @@ class Desk:
                 return None
             if self._canary is not None:
                 return self._enter_canary(self._scheduler)
-            if not self._admitted or (step := self._scheduler.next()) is None:
+            step = self._scheduler.next() if self._admitted else None
+            if step is None:
+                self._idle = self._idle or not self._scheduler.running
                 return None
-            microbatch = self._microbatch(step)
-            self._steps[step.sequence] = step
-            self._deadlines.enter(step.sequence, _size(microbatch), time.monotonic())
-            return Entry(step.sequence, microbatch)
+            return self._enter(step, self._microbatch(step))
 
-    def returned(self, session: int, sequence: int, result: Microbatch | str) -> None:
+    def returned(
+        self, session: int, sequence: int, result: Microbatch | str, seconds: float
+    ) -> None:
         """A microbatch is back: its outputs, or the sentence of the stage that failed on it.
 
-        Raises FrameError when it is none that is out, or not what it was sent for.
+        `seconds` is what its slowest stage took. Raises FrameError when it is none that is out, or
+        not what it was sent for.
         """
         with self._lock:
             if session != self._session:
@@ -144,11 +156,11 @@ class Desk:
             self._deadlines.leave(sequence, time.monotonic())
             if isinstance(result, str):
                 self._failed(step, result)
-            elif step.parts:
-                self._tokens(step, result)
+            elif step.keys:
+                self._tokens(step, result, seconds)
             else:
-                self._answer(step, result)
-        if step.inference is None and not step.parts:
+                self._answer(step, result, seconds)
+        if step.inference is None and not step.keys:
             self._on_canary(result if isinstance(result, str) else None)
 
     # The coordinator's thread
@@ -166,20 +178,26 @@ class Desk:
         self._wake()
 
     def close(self, reason: str) -> int:
-        """The session is over: what was in the ring fails. How many requests that were."""
+        """The session is over: what was in the ring waits for the next. How many requests there
+        are that had begun."""
         now = time.monotonic()
         with self._lock:
             if self._admitted:
                 self._idle_since = now
             self._session, self._admitted, self._canary = 0, False, None
-            keys = self._scheduler.abort() if self._scheduler else []
+            self._idle = True
             self._steps.clear()
             self._deadlines.clear()
-            what = "1 request" if len(keys) == 1 else f"{len(keys)} requests"
-            for key in keys:
-                message = f"{reason}; {what} ended"
-                self._fail(key, "UNAVAILABLE", message, elsewhere=self._draining)
-            return len(keys)
+            if self._scheduler is None:
+                return 0
+            begun = self._scheduler.generating
+            for key in self._scheduler.abort():
+                message = (
+                    f"{reason}; the request ends, because {LOSSES} sessions in a row were lost "
+                    "with it in the ring, the last with it alone"
+                )
+                self._fail(key, "INTERNAL", message)
+            return begun
 
     def expire(self, now: float, reason: str) -> None:
         """Without a ring, work that has waited too long fails with the reason."""
@@ -228,7 +246,7 @@ class Desk:
         if info is None or scheduler is None:
             raise ConnectionError(f"{self._name} is not ready: stage 0 has not loaded its layers")
         work: Inference | Generation
-        microbatch = None
+        microbatch = logprobs = None
         with self._lock:
             self._counter += 1
             key = self._counter
@@ -237,47 +255,62 @@ class Desk:
             work = Inference(key)
         else:
             work = generation(frame, info, key)
+            logprobs = work.sampling.logprobs
         with self._lock:
             if self._draining:
                 raise ConnectionError(f"{self._name} is draining")
             if (outbox, request) in self._keys:
                 raise BadRequest(f"id {request!r} is in use on this stream")
             scheduler.add(work)
-            self._works[key] = _Work(outbox, request, time.monotonic(), microbatch)
+            self._works[key] = _Work(outbox, request, time.monotonic(), microbatch, logprobs)
             self._keys[outbox, request] = key
 
+    def _refuse(self, request: Id, outbox: Outbox) -> None:
+        with self._lock:
+            waiting = self._scheduler.waiting if self._scheduler is not None else 0
+            # Half of them: whoever comes again finds room, and the ring has not run dry.
+            seconds = round(self._rate.seconds(max(1, waiting // 2), time.monotonic()), 1)
+        message = f"{self._name} has as much waiting work as it may; try again in {seconds:g} s"
+        outbox.failure(request, "RESOURCE_EXHAUSTED", message, retry_after=seconds)
+
     def _enter_canary(self, scheduler: Scheduler) -> Entry:
-        step, canary = scheduler.canary(), self._canary
+        canary, self._canary = self._canary, None
         assert canary is not None
-        self._canary = None
+        return self._enter(scheduler.canary(), canary)
+
+    def _enter(self, step: Step, microbatch: Microbatch) -> Entry:
         self._steps[step.sequence] = step
-        self._deadlines.enter(step.sequence, _size(canary), time.monotonic())
-        return Entry(step.sequence, canary)
+        self._deadlines.enter(step.sequence, _size(microbatch), time.monotonic())
+        idle, self._idle = self._idle, False
+        return Entry(step.sequence, microbatch, idle)
 
     def _microbatch(self, step: Step) -> Microbatch:
         if step.inference is not None:
             microbatch = self._works[step.inference].microbatch
             assert microbatch is not None
             return microbatch
-        ids = [token for part in step.parts for token in part.tokens]
-        segments = tuple(part.segment for part in step.parts)
-        return Microbatch({"input_ids": torch.tensor(ids)}, segments)
+        return Microbatch({"input_ids": torch.tensor(step.tokens)}, step.segments)
 
-    def _tokens(self, step: Step, result: Microbatch) -> None:
+    def _tokens(self, step: Step, result: Microbatch, seconds: float) -> None:
         assert self._scheduler is not None
-        tokens = _read_tokens(result.tensors, self._scheduler.expects(step.sequence))
-        by_router: dict[Outbox, list[tuple[Id, int, str | None]]] = {}
-        for event in self._scheduler.returned(step.sequence, tokens):
+        draws = self._scheduler.expects(step.sequence)
+        tokens = _read_tokens(result.tensors, draws)
+        told = _read_logprobs(result.tensors, draws)
+        by_router: dict[Outbox, list[Said]] = {}
+        for event in self._scheduler.returned(step.sequence, tokens, seconds):
             work = self._works[event.key]
-            by_router.setdefault(work.outbox, []).append((work.id, event.token, event.finish))
+            said: Said = (work.id, event.token, event.finish)
+            if work.logprobs is not None and told:
+                said = (*said[:3], told[event.draw])
+            by_router.setdefault(work.outbox, []).append(said)
             if event.finish:
                 self._drop(event.key)
-        for outbox, said in by_router.items():
-            outbox.tokens(said)
+        for outbox, tokens_said in by_router.items():
+            outbox.tokens(tokens_said)
 
-    def _answer(self, step: Step, result: Microbatch) -> None:
+    def _answer(self, step: Step, result: Microbatch, seconds: float) -> None:
         assert self._scheduler is not None
-        self._scheduler.returned(step.sequence, [])
+        self._scheduler.returned(step.sequence, [], seconds)
         if step.inference is not None and step.inference in self._works:
             work = self._drop(step.inference)
             work.outbox.answer(work.id, result.tensors)
@@ -285,7 +318,7 @@ class Desk:
     def _failed(self, step: Step, message: str) -> None:
         assert self._scheduler is not None
         log("microbatch_failed", sequence=step.sequence, reason=message)
-        for key in self._scheduler.failed(step):
+        for key in self._scheduler.failed(step.sequence):
             self._fail(key, "INTERNAL", message)
 
     def _fail(self, key: int, code: str, message: str, *, elsewhere: bool = False) -> None:
@@ -300,6 +333,7 @@ class Desk:
     def _drop(self, key: int) -> _Work:
         work = self._works.pop(key)
         del self._keys[work.outbox, work.id]
+        self._rate.ended(time.monotonic())
         return work
 
 
@@ -313,3 +347,18 @@ def _read_tokens(tensors: dict[str, Tensor], expected: int) -> list[int]:
         found = "no tokens" if tokens is None else f"{tokens.numel()} tokens"
         raise FrameError(f"the last stage answered {found} where {expected} were due")
     return [int(token) for token in tokens.tolist()]
+
+
+def _read_logprobs(tensors: dict[str, Tensor], draws: int) -> list[list[Any]]:
+    """[logprob, [[id, logprob], ...]] of each draw; empty when no draw asked for them."""
+    values, ids = tensors.get("logprobs"), tensors.get("logprob_ids")
+    if values is None or ids is None:
+        return []
+    if values.ndim != 2 or values.shape != ids.shape or len(values) != draws:
+        raise FrameError(f"the last stage told logprobs {list(values.shape)} of {draws} draws")
+    rows = zip(ids.tolist(), values.tolist(), strict=True)
+    return [[row[0], _likeliest(found[1:], row[1:])] for found, row in rows]
+
+
+def _likeliest(ids: list[int], values: list[float]) -> list[list[float]]:
+    return [[token, value] for token, value in zip(ids, values, strict=True) if token >= 0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
 
@@ -15,17 +16,20 @@ from stageline_wire import Frame, Kind
 from stageline_worker.leader.requests import Id
 from stageline_worker.tensors import to_view
 
+Said = tuple[Id, int, str | None] | tuple[Id, int, str | None, list[Any]]
+"""Request, token, why it was the last, and where asked for [logprob, [[id, logprob], ...]]."""
+
 
 class Outbox:
     """Filled by the ring's thread, emptied by the stream's."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._tokens: list[tuple[Id, int, str | None]] = []
+        self._tokens: list[Said] = []
         self._frames: list[Frame] = []
         self._closed = False
 
-    def tokens(self, tokens: list[tuple[Id, int, str | None]]) -> None:
+    def tokens(self, tokens: list[Said]) -> None:
         with self._condition:
             self._tokens += tokens
             self._condition.notify()
@@ -34,9 +38,21 @@ class Outbox:
         tensors = tuple(to_view(name, tensor) for name, tensor in outputs.items())
         self._put(Frame(Kind.ANSWER, meta={"id": request}, tensors=tensors))
 
-    def failure(self, request: Id, code: str, message: str, *, elsewhere: bool = False) -> None:
-        """`elsewhere`: nothing is wrong with the request, another pipeline may serve it."""
-        meta = {"id": request, "code": code, "message": message, "elsewhere": elsewhere}
+    def failure(
+        self,
+        request: Id,
+        code: str,
+        message: str,
+        *,
+        elsewhere: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        """`elsewhere`: nothing is wrong with the request, another pipeline may serve it.
+        `retry_after`: seconds after which this one may."""
+        meta: dict[str, Any] = {"id": request, "code": code, "message": message}
+        meta["elsewhere"] = elsewhere
+        if retry_after is not None:
+            meta["retry_after"] = retry_after
         self._put(Frame(Kind.FAILURE, meta=meta))
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from stageline_wire import Frame, TensorView
-from stageline_worker.leader.scheduler import Generation
+from stageline_worker.leader.work import Generation
 from stageline_worker.microbatch import Microbatch, ModelInfo, Sampling, TensorSpec
 from stageline_worker.tensors import from_view
 
@@ -53,7 +53,14 @@ _MAX_TOKENS = Field("max_tokens", 16, 1, 2**31)
 _TEMPERATURE = Field("temperature", 0.0, 0, 100, integer=False)
 _TOP_K = Field("top_k", 0, 0, 2**31)
 _TOP_P = Field("top_p", 1.0, 1e-6, 1, integer=False)
+_MIN_P = Field("min_p", 0.0, 0, 1, integer=False)
+_REPETITION = Field("repetition_penalty", 1.0, 1e-6, 100, integer=False)
+_PRESENCE = Field("presence_penalty", 0.0, -2, 2, integer=False)
+_FREQUENCY = Field("frequency_penalty", 0.0, -2, 2, integer=False)
 _SEED = Field("seed", 0, 0, 2**63 - 1)
+_LOGPROBS = Field("logprobs", -1, 0, 20)
+_PRIORITY = Field("priority", 0, -(2**31), 2**31)
+_MAX_STOPS = 1024
 
 
 def request_id(frame: Frame) -> Id:
@@ -86,16 +93,35 @@ def generation(frame: Frame, info: ModelInfo, key: int) -> Generation:
     """The work of a GENERATE frame. Raises BadRequest."""
     if not info.generates:
         raise BadRequest(f"{info.architecture} does not generate text")
-    prompt = _prompt(frame, info)
-    meta = frame.meta
-    sampling = Sampling(
+    meta, tokens = frame.meta, _tokens(frame, info)
+    most = int(_MAX_TOKENS.read(meta))
+    output = int(Field("output", 0, 0, min(most, len(tokens)) - 1).read(meta))
+    return Generation(
+        key,
+        tokens,
+        most,
+        _sampling(meta),
+        _stop(meta, info),
+        min_tokens=int(Field("min_tokens", 0, 0, most).read(meta)),
+        output=output,
+        priority=int(_PRIORITY.read(meta)),
+    )
+
+
+def _sampling(meta: Mapping[str, Any]) -> Sampling:
+    logprobs = int(_LOGPROBS.read(meta))
+    return Sampling(
         seed=int(_SEED.read(meta)),
         position=0,
-        temperature=_TEMPERATURE.read(meta),
+        temperature=float(_TEMPERATURE.read(meta)),
         top_k=int(_TOP_K.read(meta)),
-        top_p=_TOP_P.read(meta),
+        top_p=float(_TOP_P.read(meta)),
+        min_p=float(_MIN_P.read(meta)),
+        repetition_penalty=float(_REPETITION.read(meta)),
+        presence_penalty=float(_PRESENCE.read(meta)),
+        frequency_penalty=float(_FREQUENCY.read(meta)),
+        logprobs=None if logprobs < 0 else logprobs,
     )
-    return Generation(key, prompt, int(_MAX_TOKENS.read(meta)), sampling, _stop(meta, info))
 
 
 def _check(view: TensorView, spec: TensorSpec) -> None:
@@ -148,7 +174,7 @@ def _outputs(frame: Frame, info: ModelInfo) -> tuple[str, ...] | None:
     return tuple(wanted)
 
 
-def _prompt(frame: Frame, info: ModelInfo) -> list[int]:
+def _tokens(frame: Frame, info: ModelInfo) -> list[int]:
     views = {view.name: view for view in frame.tensors}
     view = views.get("input_ids")
     if view is None or len(views) > 1 or view.datatype.name != "INT64" or len(view.shape) != 1:
@@ -170,6 +196,12 @@ def _stop(meta: Mapping[str, Any], info: ModelInfo) -> frozenset[int]:
     given = meta.get("stop_token_ids") or []
     if not isinstance(given, list) or not all(type(token) is int for token in given):
         raise BadRequest("stop_token_ids must be a list of integers")
+    if len(given) > _MAX_STOPS:
+        raise BadRequest(f"stop_token_ids has {len(given)} tokens; {_MAX_STOPS} is the most")
+    for token in given:
+        if not 0 <= token < info.vocab_size:
+            last = info.vocab_size - 1
+            raise BadRequest(f"stop_token_ids has {str(token)[:40]}; it must be 0 to {last}")
     ignore = meta.get("ignore_eos", False)
     if ignore not in (True, False, None):
         raise BadRequest("ignore_eos must be true or false")

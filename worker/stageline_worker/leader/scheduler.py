@@ -1,118 +1,87 @@
 """Which microbatch enters the ring next. Pure: no I/O, no clock, no threads.
 
 Work is of two sorts. An `Inference` is one microbatch. A `Generation` holds a slot of every
-stage's KV cache while it lives: its prompt enters in chunks, which may follow one another into
-the ring, then one token at a time, each when the token before it has come back.
+stage's KV cache while it runs: its tokens enter in chunks, which may follow one another into the
+ring, then one token at a time, each when the token before it has come back.
 
-Sorts take turns, and within each the longest waiting goes first, so nothing starves. A slot is
-given away at once when its generation ends: the ring keeps order, so at every stage the old
-sequence's last tokens pass before the new one takes the slot over.
+A continuous ring (gLLM, arXiv 2504.14775): as many groups of decoding sequences are in flight as
+there are stages, and each enters again the moment its tokens are back. A group is whatever is
+ready, up to an equal share of all that decodes, so groups that grew apart grow together again.
+Decoding tokens go first; prompt tokens fill the microbatch up to what `Pace` allows.
 
-A `Step` may carry parts of several generations; for now it carries one.
+Whoever must leave before its end, because its session is lost or its place is needed, goes back to
+those that wait, with all tokens it has; they are computed again when it is let in again.
+
+A slot is given away at once when its sequence leaves: the ring keeps order, so at every stage the
+old one's last tokens pass before the new one takes the slot over.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from stageline_worker.microbatch import Sampling, Segment
-
-
-class QueueFull(Exception):
-    """As much work waits as may wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inference:
-    """Tensors in, tensors out: one microbatch."""
-
-    key: int
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """A prompt and how to go on from it. `sampling` gives all but the position."""
-
-    key: int
-    prompt: Sequence[int]
-    max_tokens: int
-    sampling: Sampling
-    stop: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a step computes for one generation: these tokens, at this place."""
-
-    key: int
-    segment: Segment
-    tokens: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One microbatch: an inference's (`inference` is its key) or parts of generations."""
-
-    sequence: int
-    inference: int | None = None
-    parts: tuple[Part, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A generation has one more token; with a finish reason it was the last."""
-
-    key: int
-    token: int
-    finish: str | None
-
-
-@dataclass(slots=True, eq=False)
-class _Sequence:
-    work: Generation
-    slot: int
-    computed: int = 0  # tokens that have entered the ring; 0: it may go back to the queue
-    last: int = 0
-    drawn: int = 0  # tokens that came back
-    alive: bool = True
+from stageline_worker.leader.line import Line
+from stageline_worker.leader.pace import Extent, Pace
+from stageline_worker.leader.room import Room
+from stageline_worker.leader.sequences import Errand, Request, Run
+from stageline_worker.leader.work import Generation, Inference, QueueFull, Step, Token
+from stageline_worker.microbatch import Segment
 
 
 @dataclass(slots=True)
 class _Flight:
-    inference: int | None = None
-    sequences: list[_Sequence] = field(default_factory=list)
+    errand: Errand | None = None
+    runs: list[Run] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a ring can hold and take.
+
+    `slots`: generations at once. `kv_tokens`: tokens of all of them. `max_len`: of a sequence.
+    `chunk`: prompt tokens in one microbatch. `groups`: microbatches of generations in the ring.
+    `in_flight`: microbatches in the ring. `max_waiting`: work that has not entered.
+    `packs`: whether a microbatch may hold several sequences.
+    """
+
+    slots: int
+    kv_tokens: int
+    max_len: int
+    chunk: int
+    groups: int
+    in_flight: int
+    max_waiting: int
+    packs: bool = True
 
 
 class Scheduler:
-    """Work that was accepted, from `add` until it ends, and what of it is in the ring.
+    """Work that was accepted, from `add` until it ends, and what of it is in the ring."""
 
-    `slots`: generations at once. `chunk`: prompt tokens in one microbatch. `in_flight`:
-    microbatches in the ring. `max_waiting`: work that has not entered. `max_len`: tokens of a
-    whole sequence.
-    """
-
-    def __init__(
-        self, *, slots: int, chunk: int, in_flight: int, max_waiting: int, max_len: int
-    ) -> None:
-        self._chunk = chunk
-        self._in_flight = in_flight
-        self._max_waiting = max_waiting
-        self._max_len = max_len
-        self._free = deque(range(slots))
-        self._inferences: deque[Inference] = deque()
-        self._prompts: deque[Generation] = deque()
-        self._sequences: dict[int, _Sequence] = {}
-        self._ready: deque[_Sequence] = deque()
+    def __init__(self, limits: Limits, pace: Pace) -> None:
+        self._limits = limits
+        self._pace = pace
+        self._room = Room(limits.slots, limits.kv_tokens)
+        self._errands: deque[Errand] = deque()
+        self._line = Line()
+        self._requests: dict[int, Request] = {}
+        self._runs: dict[int, Run] = {}
+        self._prompts: deque[Run] = deque()  # have tokens to enter before they draw
+        self._ready: deque[Run] = deque()  # have drawn, and enter with what they drew
         self._flights: dict[int, _Flight] = {}
+        self._groups = 0  # flights with runs
+        self._suspects: list[Errand | Request] = []
         self._sequence = 0
+        self._order = 0
         self._generation_next = True
+        self._prompt_next = True
 
     @property
     def waiting(self) -> int:
-        """Work that has not entered the ring."""
-        return len(self._inferences) + len(self._prompts)
+        """Work that has not entered the ring, or must enter it anew."""
+        return len(self._errands) + len(self._line)
 
     @property
     def running(self) -> int:
@@ -122,30 +91,36 @@ class Scheduler:
     @property
     def generating(self) -> int:
         """Generations that hold a slot."""
-        return len(self._sequences)
+        return len(self._runs)
 
     def add(self, work: Inference | Generation) -> None:
         """Accept work. Raises QueueFull."""
-        if self.waiting >= self._max_waiting:
+        if self.waiting >= self._limits.max_waiting:
             raise QueueFull
         if isinstance(work, Inference):
-            self._inferences.append(work)
-        else:
-            self._prompts.append(work)
+            self._errands.append(Errand(work.key))
+            return
+        self._order += 1
+        request = Request(work, self._order, self._limits.max_len)
+        self._requests[work.key] = request
+        self._line.add(request)
 
     def cancel(self, key: int) -> None:
         """Forget this work wherever it is; what of it is in the ring comes back unheard."""
-        self._inferences = deque(w for w in self._inferences if w.key != key)
-        self._prompts = deque(w for w in self._prompts if w.key != key)
-        if key in self._sequences:
-            self._release(self._sequences[key])
+        if (request := self._requests.get(key)) is not None:
+            self._forget(request)
+            return
+        self._errands = deque(errand for errand in self._errands if errand.key != key)
         for flight in self._flights.values():
-            if flight.inference == key:
-                flight.inference = None
+            if flight.errand is not None and flight.errand.key == key:
+                flight.errand = None
+        self._suspects = [suspect for suspect in self._suspects if suspect.key != key]
 
     def next(self) -> Step | None:
         """The microbatch that enters now; None when none may."""
-        if len(self._flights) >= self._in_flight:
+        if self._suspects:
+            return self._alone(self._suspects[0]) if not self._flights else None
+        if len(self._flights) >= self._limits.in_flight:
             return None
         first, second = self._generate, self._infer
         if not self._generation_next:
@@ -156,100 +131,277 @@ class Scheduler:
         """A step that belongs to no work."""
         return self._enter(_Flight())
 
-    def returned(self, sequence: int, tokens: Sequence[int]) -> list[Token]:
-        """A microbatch is back with a token for each part that draws one."""
-        events: list[Token] = []
-        for part, token in zip(self._flights.pop(sequence).sequences, tokens, strict=True):
-            if part.alive:
-                events.append(self._drew(part, token))
-        return events
-
     def expects(self, sequence: int) -> int:
         """How many tokens the microbatch brings back."""
-        return len(self._flights[sequence].sequences)
+        return sum(s.sampling is not None for s in self._flights[sequence].segments)
 
-    def failed(self, step: Step) -> list[int]:
-        """A stage could not compute this microbatch: the keys that end with it."""
-        flight = self._flights.pop(step.sequence)
-        if step.inference is not None:
-            return [] if flight.inference is None else [step.inference]
-        keys = [part.key for part in step.parts if part.key in self._sequences]
-        for key in keys:
-            self._release(self._sequences[key])
-        return keys
+    def returned(self, sequence: int, tokens: Sequence[int], seconds: float) -> list[Token]:
+        """A microbatch is back with a token for each segment that draws one.
+
+        `seconds` is what its slowest stage took.
+        """
+        flight = self._leave(sequence)
+        if flight.errand is not None:
+            self._clear(flight.errand)
+        if not flight.runs:
+            return []
+        self._pace.learn(_extent(flight.segments), seconds)
+        events: list[Token] = []
+        draw = 0
+        for run, segment in zip(flight.runs, flight.segments, strict=True):
+            if run.alive:
+                run.request.suspicion.back(segment.start + segment.count)
+                if segment.sampling is not None:
+                    events.append(self._drew(run, tokens[draw], draw))
+            draw += segment.sampling is not None
+        if self._suspects:
+            self._suspects = [work for work in self._suspects if work.suspicion.suspected]
+        self._settle()
+        return events
+
+    def failed(self, sequence: int) -> list[int]:
+        """A stage could not compute this microbatch: the keys that end with it.
+
+        Of several sequences in it any may be the cause: each is computed again, alone.
+        """
+        flight = self._leave(sequence)
+        if flight.errand is not None:
+            self._clear(flight.errand)
+            return [flight.errand.key]
+        requests = [run.request for run in flight.runs if run.alive]
+        if len(flight.runs) == 1:
+            for request in requests:
+                self._forget(request)
+            return [request.key for request in requests]
+        for request in requests:
+            request.suspicion.suspect()
+            self._suspects.append(request)
+            self._put_back(self._runs[request.key])
+        return []
 
     def abort(self) -> list[int]:
-        """The session is over: the keys that end with it. What had not entered waits on."""
-        keys = [f.inference for f in self._flights.values() if f.inference is not None]
-        self._flights.clear()
-        self._sequence = 0
-        for sequence in reversed(list(self._sequences.values())):
-            self._release(sequence)
-            if sequence.computed:
-                keys.append(sequence.work.key)
-            else:
-                self._prompts.appendleft(sequence.work)
-        return keys
+        """The session is over, everything waits for the next.
 
-    def _generate(self) -> Step | None:
-        while self._free and self._prompts:
-            self._take_in(self._prompts.popleft())
-        if not self._ready:
-            return None
-        self._generation_next = False
-        sequence = self._ready.popleft()
-        part, draws = self._part(sequence)
-        return self._enter(_Flight(sequences=[sequence] if draws else []), parts=(part,))
+        The keys of those that have ended too many sessions and end here.
+        """
+        errands = [f.errand for f in self._flights.values() if f.errand is not None]
+        there = dict.fromkeys(run for f in self._flights.values() for run in f.runs if run.alive)
+        present: list[Errand | Request] = [*errands, *(run.request for run in there)]
+        for work in present:
+            work.suspicion.lost()
+        self._flights.clear()
+        self._groups = self._sequence = 0
+        self._errands.extendleft(reversed(errands))
+        for run in list(self._runs.values()):
+            self._put_back(run)
+        ended = [work.key for work in present if work.suspicion.convicted]
+        for key in ended:
+            self.cancel(key)
+        everything: list[Errand | Request] = [*self._errands, *self._requests.values()]
+        self._suspects = [work for work in everything if work.suspicion.suspected]
+        return ended
+
+    # What enters
 
     def _infer(self) -> Step | None:
-        if not self._inferences:
+        if not self._errands:
             return None
         self._generation_next = True
-        key = self._inferences.popleft().key
-        return self._enter(_Flight(inference=key), inference=key)
+        errand = self._errands.popleft()
+        return self._enter(_Flight(errand), inference=errand.key)
+
+    def _generate(self) -> Step | None:
+        if self._groups >= self._limits.groups:
+            return None
+        self._admit()
+        if self._limits.packs:
+            parts = self._decoding()
+            parts += self._chunks(parts)
+        else:
+            parts = self._single()
+        if not parts:
+            return None
+        self._generation_next = False
+        return self._enter_runs(parts)
+
+    def _alone(self, suspect: Errand | Request) -> Step:
+        """The ring is empty, and this alone enters it."""
+        if isinstance(suspect, Errand):
+            self._errands.remove(suspect)
+            return self._enter(_Flight(suspect), inference=suspect.key)
+        run = self._runs.get(suspect.key)
+        if run is None:
+            run = self._take_in(suspect)
+        return self._enter_runs([self._chunk(run, self._limits.chunk)])
+
+    def _decoding(self) -> list[tuple[Run, Segment]]:
+        """The longest ready, up to a group's share."""
+        decoding = len(self._runs) - len(self._prompts)
+        share = -(-decoding // self._limits.groups)
+        runs = [self._ready.popleft() for _ in range(min(share, len(self._ready)))]
+        # Slots side by side let a stage see their caches as one.
+        runs.sort(key=lambda run: run.slot)
+        return [(run, self._segment(run, 1)) for run in runs]
+
+    def _chunks(self, present: list[tuple[Run, Segment]]) -> list[tuple[Run, Segment]]:
+        """Tokens of those that do not draw yet, the first let in first."""
+        if not self._prompts:
+            return []
+        parts: list[tuple[Run, Segment]] = []
+        budget = self._budget(_extent([segment for _, segment in present]))
+        while budget > 0 and self._prompts:
+            run, segment = self._chunk(self._prompts[0], budget)
+            parts.append((run, segment))
+            budget -= segment.count
+        return parts
+
+    def _single(self) -> list[tuple[Run, Segment]]:
+        """One sequence; those that decode and those that do not yet take turns."""
+        if self._prompts and (self._prompt_next or not self._ready):
+            self._prompt_next = False
+            return [self._chunk(self._prompts[0], self._limits.chunk)]
+        self._prompt_next = True
+        if not self._ready:
+            return []
+        run = self._ready.popleft()
+        return [(run, self._segment(run, 1))]
+
+    def _budget(self, present: Extent) -> int:
+        limits = self._limits
+        decoding = len(self._runs) - len(self._prompts)
+        if not decoding:
+            backlog = sum(run.left for run in self._prompts)
+            return self._pace.apart(backlog, limits.groups, limits.chunk)
+        share = -(-decoding // limits.groups)
+        held = sum(len(run.request.tokens) for run in self._runs.values())
+        usual = Extent(share, held * share // len(self._runs))
+        return self._pace.beside(usual, present, self._prompts[0].entered, limits.chunk)
+
+    def _chunk(self, run: Run, budget: int) -> tuple[Run, Segment]:
+        segment = self._segment(run, min(run.left, budget))
+        if not run.left:
+            self._prompts.remove(run)
+        return run, segment
+
+    def _segment(self, run: Run, count: int) -> Segment:
+        segment = run.request.segment(run.slot, run.entered, count)
+        run.entered += count
+        return segment
+
+    def _enter_runs(self, parts: list[tuple[Run, Segment]]) -> Step:
+        self._groups += 1
+        flight = _Flight(None, [run for run, _ in parts], [segment for _, segment in parts])
+        tokens: list[int] = []
+        for run, segment in parts:
+            tokens += run.request.tokens[segment.start : segment.start + segment.count]
+        keys = tuple(run.request.key for run in flight.runs)
+        return self._enter(flight, keys=keys, segments=tuple(flight.segments), tokens=tokens)
 
     def _enter(
-        self, flight: _Flight, inference: int | None = None, parts: tuple[Part, ...] = ()
+        self,
+        flight: _Flight,
+        *,
+        inference: int | None = None,
+        keys: tuple[int, ...] = (),
+        segments: tuple[Segment, ...] = (),
+        tokens: Sequence[int] = (),
     ) -> Step:
         self._sequence += 1
         self._flights[self._sequence] = flight
-        return Step(self._sequence, inference, parts)
+        return Step(self._sequence, inference, keys, segments, tokens)
 
-    def _take_in(self, work: Generation) -> None:
-        sequence = _Sequence(work, self._free.popleft())
-        self._sequences[work.key] = sequence
-        self._ready.append(sequence)
+    # Who holds a slot
 
-    def _part(self, sequence: _Sequence) -> tuple[Part, bool]:
-        work, start = sequence.work, sequence.computed
-        size = len(work.prompt)
-        tokens = work.prompt[start : start + self._chunk] if start < size else [sequence.last]
-        sequence.computed = end = start + len(tokens)
-        draws = end >= size
-        sampling = replace(work.sampling, position=end) if draws else None
-        if not draws:
-            self._ready.append(sequence)
-        segment = Segment(sequence.slot, start, len(tokens), sampling)
-        return Part(work.key, segment, tokens), draws
+    def _admit(self) -> None:
+        while self._line:
+            request = self._line.turn
+            if not self._room.has(_needs(request)):
+                request = self._line.urgent
+                if not self._oust_for(request):
+                    return
+            self._take_in(request)
 
-    def _drew(self, sequence: _Sequence, token: int) -> Token:
-        work = sequence.work
-        sequence.last = token
-        sequence.drawn += 1
-        finish = None
-        if token in work.stop:
-            finish = "stop"
-        elif sequence.drawn >= work.max_tokens or sequence.computed + 1 >= self._max_len:
-            finish = "length"
+    def _oust_for(self, request: Request) -> bool:
+        """Make room for it at the cost of less urgent ones; False when there are too few."""
+        while not self._room.has(_needs(request)):
+            victim = self._last_of(run for run in self._runs.values() if not run.request.by_age)
+            if victim is None or victim.request.priority <= request.priority:
+                return False
+            self._put_back(victim)
+        return True
+
+    def _settle(self) -> None:
+        """Whoever no longer fits waits until others have ended."""
+        while self._room.overfull:
+            victim = self._last_of(self._runs.values())
+            assert victim is not None
+            self._put_back(victim)
+
+    def _last_of(self, runs: Iterable[Run]) -> Run | None:
+        """The one that others need least: not let in by its age, least urgent, youngest."""
+
+        def rank(run: Run) -> tuple[bool, int, int]:
+            request = run.request
+            return not request.by_age, request.priority, request.order
+
+        return max(runs, key=rank, default=None)
+
+    def _take_in(self, request: Request) -> Run:
+        self._line.take(request)
+        run = Run(request, self._room.take(_needs(request)))
+        self._runs[request.key] = run
+        self._prompts.append(run)
+        return run
+
+    def _put_back(self, run: Run) -> None:
+        self._release(run)
+        self._line.add(run.request)
+
+    def _release(self, run: Run) -> None:
+        run.alive = False
+        del self._runs[run.request.key]
+        self._room.give(run.slot, _needs(run.request))
+        for place in (self._ready, self._prompts):
+            if run in place:
+                place.remove(run)
+
+    # What comes back
+
+    def _leave(self, sequence: int) -> _Flight:
+        flight = self._flights.pop(sequence)
+        self._groups -= bool(flight.runs)
+        return flight
+
+    def _drew(self, run: Run, token: int, draw: int) -> Token:
+        finish = run.request.append(token)
+        self._room.grow(1)
         if finish:
-            self._release(sequence)
+            self._forget(run.request)
         else:
-            self._ready.append(sequence)
-        return Token(work.key, token, finish)
+            self._ready.append(run)
+        return Token(run.request.key, token, finish, draw)
 
-    def _release(self, sequence: _Sequence) -> None:
-        sequence.alive = False
-        del self._sequences[sequence.work.key]
-        if sequence in self._ready:
-            self._ready.remove(sequence)
-        self._free.append(sequence.slot)
+    def _forget(self, request: Request) -> None:
+        del self._requests[request.key]
+        if (run := self._runs.get(request.key)) is not None:
+            self._release(run)
+        else:
+            self._line.remove(request)
+        self._clear(request)
+
+    def _clear(self, work: Errand | Request) -> None:
+        if work in self._suspects:
+            self._suspects.remove(work)
+
+
+def _needs(request: Request) -> int:
+    """Tokens of the KV cache, that of the next token included."""
+    return len(request.tokens) + 1
+
+
+def _extent(segments: Sequence[Segment]) -> Extent:
+    tokens = reads = 0
+    for segment in segments:
+        tokens += segment.count
+        reads += segment.count * (segment.start + segment.count)
+    return Extent(tokens, reads)

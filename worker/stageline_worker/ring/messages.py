@@ -6,12 +6,28 @@ comes back to the leader like any other and nobody waits for it.
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from stageline_wire import Frame, FrameError, Kind
-from stageline_worker.microbatch import Microbatch, Sampling, Segment
+from stageline_wire import DATATYPES, Frame, FrameError, Kind, TensorView
+from stageline_worker.microbatch import Microbatch
+from stageline_worker.ring.segments import pack, unpack
 from stageline_worker.tensors import from_view, to_view
+
+_SEGMENTS = "segments"
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """What goes from stage to stage: a microbatch, or the sentence of a stage that failed on it.
+
+    `seconds` is what the slowest of the stages before took to compute it. `idle`: the ring had
+    nothing to do before it came, so nobody is to blame that stages waited.
+    """
+
+    microbatch: Microbatch | str
+    seconds: float = 0.0
+    idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,51 +58,45 @@ def read_hello(frame: Frame) -> Hello:
     return hello
 
 
-def microbatch_frame(kind: Kind, session: int, sequence: int, microbatch: Microbatch) -> Frame:
-    meta: dict[str, Any] = {}
-    if microbatch.segments:
-        meta["segments"] = [_pack(segment) for segment in microbatch.segments]
+def frame_of(kind: Kind, session: int, sequence: int, passing: Passing) -> Frame:
+    """The frame of a microbatch, or of a failure. A RESULT goes without segments."""
+    meta: dict[str, Any] = {"seconds": passing.seconds}
+    if passing.idle:
+        meta["idle"] = True
+    microbatch = passing.microbatch
+    if isinstance(microbatch, str):
+        return Frame(kind, session, sequence, {**meta, "error": microbatch})
     if microbatch.outputs is not None:
         meta["outputs"] = microbatch.outputs
-    tensors = tuple(to_view(name, tensor) for name, tensor in microbatch.tensors.items())
-    return Frame(kind, session, sequence, meta, tensors)
+    tensors = [to_view(name, tensor) for name, tensor in microbatch.tensors.items()]
+    if microbatch.segments and kind is Kind.MICROBATCH:
+        meta[_SEGMENTS] = len(microbatch.segments)
+        data = pack(microbatch.segments)
+        tensors.append(TensorView(_SEGMENTS, DATATYPES["UINT8"], (len(data),), data))
+    return Frame(kind, session, sequence, meta, tuple(tensors))
 
 
-def error_frame(kind: Kind, session: int, sequence: int, error: str) -> Frame:
-    return Frame(kind, session, sequence, {"error": error})
+def read_passing(frame: Frame) -> Passing:
+    """Raises FrameError when the frame is not what `frame_of` makes."""
+    meta = frame.meta
+    seconds = meta.get("seconds")
+    if not isinstance(seconds, (int, float)):
+        raise FrameError(f"the microbatch says that it took {seconds!r} seconds")
+    error = meta.get("error")
+    microbatch = _read_microbatch(frame) if error is None else str(error)
+    return Passing(microbatch, seconds, meta.get("idle") is True)
 
 
-def read_microbatch(frame: Frame) -> Microbatch | str:
-    """The microbatch, or the sentence of the stage that could not compute it.
-
-    Raises FrameError when the meta is not what `microbatch_frame` writes.
-    """
-    if (error := frame.meta.get("error")) is not None:
-        return str(error)
-    try:
-        segments = tuple(_unpack(*segment) for segment in frame.meta.get("segments", ()))
-        outputs = frame.meta.get("outputs")
-        names = None if outputs is None else tuple(map(str, outputs))
-    except TypeError as damaged:
-        raise FrameError(f"the microbatch's description is damaged: {damaged}") from None
-    tensors = {view.name: from_view(view) for view in frame.tensors}
-    return Microbatch(tensors, segments, names)
-
-
-def _pack(segment: Segment) -> list[Any]:
-    drawn = None if segment.sampling is None else list(astuple(segment.sampling))
-    return [segment.slot, segment.start, segment.count, drawn, segment.prompt]
-
-
-def _unpack(
-    slot: int, start: int, count: int, drawn: list[Any] | None, prompt: int | None
-) -> Segment:
-    return Segment(slot, start, count, _sampling(drawn), prompt)
-
-
-def _sampling(drawn: list[Any] | None) -> Sampling | None:
-    if drawn is None:
-        return None
-    # JSON makes a list of the banned ids.
-    values: list[Any] = [tuple(field) if isinstance(field, list) else field for field in drawn]
-    return Sampling(*values)
+def _read_microbatch(frame: Frame) -> Microbatch:
+    outputs = frame.meta.get("outputs")
+    if outputs is not None and not isinstance(outputs, list):
+        raise FrameError("the microbatch's outputs are no list")
+    names = None if outputs is None else tuple(map(str, outputs))
+    count = frame.meta.get(_SEGMENTS)
+    if count is None:
+        return Microbatch({view.name: from_view(view) for view in frame.tensors}, (), names)
+    *views, packed = frame.tensors or (None,)
+    if packed is None or packed.name != _SEGMENTS or not isinstance(count, int):
+        raise FrameError("the microbatch's segments are missing")
+    segments = unpack(packed.data, count)
+    return Microbatch({view.name: from_view(view) for view in views if view}, segments, names)

@@ -7,12 +7,12 @@ from typing import Protocol
 
 import torch
 
-from stageline_wire import Frame, FrameError, Kind
+from stageline_wire import FrameError, Kind
 from stageline_worker.facts import Facts
 from stageline_worker.leader.desk import Entry
 from stageline_worker.microbatch import Microbatch, StageModel
 from stageline_worker.ring.member import Member
-from stageline_worker.ring.messages import error_frame, microbatch_frame, read_microbatch
+from stageline_worker.ring.messages import Passing, frame_of, read_passing
 from stageline_worker.ring.session import Session
 from stageline_worker.transport import Inlet, LinkEnded, LinkError, Outlet
 
@@ -22,7 +22,9 @@ class Source(Protocol):
 
     def next(self, session: int) -> Entry | None: ...
 
-    def returned(self, session: int, sequence: int, result: Microbatch | str) -> None: ...
+    def returned(
+        self, session: int, sequence: int, result: Microbatch | str, seconds: float
+    ) -> None: ...
 
 
 class Runner:
@@ -66,39 +68,49 @@ class Runner:
     def _relay(self, session: Session, inlet: Inlet, outlet: Outlet) -> None:
         while not session.closed:
             if (frame := inlet.receive()) is not None:
-                self._pass(session, frame.sequence, read_microbatch(frame), outlet)
+                passing = self._compute(session, frame.sequence, read_passing(frame), outlet)
+                self._send(session, frame.sequence, passing, outlet)
 
     def _lead(self, session: Session, inlet: Inlet, outlet: Outlet, source: Source) -> None:
         while not session.closed:
             entry = source.next(session.number)
             if entry is not None:
-                self._pass(session, entry.sequence, entry.microbatch, outlet)
+                passing = Passing(entry.microbatch, idle=entry.idle)
+                passing = self._compute(session, entry.sequence, passing, outlet)
+                if self._after == self._stage:
+                    self._hand_back(session, entry.sequence, passing, source)
+                else:
+                    self._send(session, entry.sequence, passing, outlet)
             frame = inlet.receive(None if entry is None else 0)
             if frame is not None:
-                source.returned(session.number, frame.sequence, read_microbatch(frame))
+                self._hand_back(session, frame.sequence, read_passing(frame), source)
 
-    def _pass(
-        self, session: Session, sequence: int, microbatch: Microbatch | str, outlet: Outlet
-    ) -> None:
-        began = time.monotonic()
-        frame = self._compute(session.number, sequence, microbatch)
-        seconds = time.monotonic() - began
-        self._facts.computed(session.number, sequence, seconds, outlet.hop_seconds)
+    def _hand_back(self, session: Session, sequence: int, passing: Passing, source: Source) -> None:
+        source.returned(session.number, sequence, passing.microbatch, passing.seconds)
+
+    def _send(self, session: Session, sequence: int, passing: Passing, outlet: Outlet) -> None:
         try:
-            outlet.send(frame)
+            outlet.send(frame_of(self._kind, session.number, sequence, passing))
         except LinkError as error:
             raise _OutletError(str(error)) from None
 
-    def _compute(self, session: int, sequence: int, microbatch: Microbatch | str) -> Frame:
+    def _compute(
+        self, session: Session, sequence: int, passing: Passing, outlet: Outlet
+    ) -> Passing:
+        began = time.monotonic()
+        result = self._forward(passing.microbatch)
+        seconds = time.monotonic() - began
+        self._facts.computed(session.number, sequence, seconds, outlet.hop_seconds)
+        return Passing(result, max(seconds, passing.seconds), passing.idle)
+
+    def _forward(self, microbatch: Microbatch | str) -> Microbatch | str:
         if isinstance(microbatch, str):
-            return error_frame(self._kind, session, sequence, microbatch)
+            return microbatch
         try:
             with torch.inference_mode():
-                result = self._model.forward(microbatch)
-            return microbatch_frame(self._kind, session, sequence, result)
+                return self._model.forward(microbatch)
         except Exception as error:  # data that no check foresaw must not end the stage
-            said = f"stage {self._stage} failed on this microbatch: {_sentence(error)}"
-            return error_frame(self._kind, session, sequence, said)
+            return f"stage {self._stage} failed on this microbatch: {_sentence(error)}"
 
 
 class _OutletError(LinkError):
