@@ -24,43 +24,55 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1bstageline/v1/pipeline.proto\x12\x0cstageline.v1\"\xa1\x01\n\rWorkerMessage\x12,\n\x06report\x18\x01 \x01(\x0b\x32\x1a.stageline.v1.WorkerReportH\x00\x12+\n\x05ready\x18\x02 \x01(\x0b\x32\x1a.stageline.v1.SessionReadyH\x00\x12*\n\x06\x62roken\x18\x03 \x01(\x0b\x32\x18.stageline.v1.LinkBrokenH\x00\x42\t\n\x07message\"r\n\rLeaderMessage\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.stageline.v1.OpenSessionH\x00\x12+\n\x05\x63lose\x18\x02 \x01(\x0b\x32\x1a.stageline.v1.CloseSessionH\x00\x42\t\n\x07message\"\xb6\x03\n\x0cWorkerReport\x12\r\n\x05stage\x18\x01 \x01(\r\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x11\n\tplan_hash\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12(\n\x05state\x18\x06 \x01(\x0e\x32\x19.stageline.v1.WorkerState\x12\x13\n\x0b\x66irst_layer\x18\x07 \x01(\r\x12\x11\n\tend_layer\x18\x08 \x01(\r\x12\x14\n\x0cloaded_bytes\x18\t \x01(\x04\x12\x13\n\x0btotal_bytes\x18\n \x01(\x04\x12\r\n\x05loads\x18\x0b \x01(\x04\x12\x0e\n\x06\x64\x65vice\x18\x0c \x01(\t\x12\r\n\x05\x64type\x18\r \x01(\t\x12\x11\n\ttransport\x18\x0e \x01(\t\x12\x0f\n\x07session\x18\x0f \x01(\x04\x12\x14\n\x0cmicrobatches\x18\x10 \x01(\x04\x12\x17\n\x0f\x63ompute_seconds\x18\x11 \x01(\x01\x12\x13\n\x0bhop_seconds\x18\x12 \x01(\x01\x12\x15\n\rlast_sequence\x18\x13 \x01(\x04\x12\x16\n\x0erefused_frames\x18\x14 \x01(\x04\x12\r\n\x05\x65rror\x18\x15 \x01(\t\"Y\n\x0bOpenSession\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x11\n\tplan_hash\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x14\n\x0cincarnations\x18\x04 \x03(\x04\"/\n\x0c\x43loseSession\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1f\n\x0cSessionReady\x12\x0f\n\x07session\x18\x01 \x01(\x04\"<\n\nLinkBroken\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\r\n\x05stage\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"2\n\x0cWatchRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\\\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x10\n\x08optional\x18\x04 \x01(\x08\x12\r\n\x05limit\x18\x05 \x01(\r\"\x95\x02\n\tModelInfo\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12 \n\x04task\x18\x02 \x01(\x0e\x32\x12.stageline.v1.Task\x12\x0e\n\x06layers\x18\x03 \x01(\r\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x15\n\rmax_model_len\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x14\n\x0cpad_token_id\x18\x07 \x01(\r\x12\x13\n\x0b\x65mbeds_text\x18\x08 \x01(\x08\x12(\n\x06inputs\x18\t \x03(\x0b\x32\x18.stageline.v1.TensorSpec\x12)\n\x07outputs\x18\n \x03(\x0b\x32\x18.stageline.v1.TensorSpec\"\xdb\x02\n\x0ePipelineReport\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.stageline.v1.PipelineState\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0f\n\x07session\x18\x06 \x01(\x04\x12\x10\n\x08sessions\x18\x07 \x01(\r\x12\x16\n\x0e\x63\x61nary_seconds\x18\x08 \x01(\x01\x12%\n\x04info\x18\t \x01(\x0b\x32\x17.stageline.v1.ModelInfo\x12*\n\x06stages\x18\n \x03(\x0b\x32\x1a.stageline.v1.WorkerReport\x12\x0f\n\x07waiting\x18\x0b \x01(\r\x12\x0f\n\x07running\x18\x0c \x01(\r\x12\x11\n\tsequences\x18\r \x01(\r\x12\x16\n\x0esequence_slots\x18\x0e \x01(\r*y\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x0c\n\x08STARTING\x10\x01\x12\x0b\n\x07LOADING\x10\x02\x12\n\n\x06LOADED\x10\x03\x12\x0b\n\x07SERVING\x10\x04\x12\x0c\n\x08\x44RAINING\x10\x05\x12\n\n\x06\x46\x41ILED\x10\x06*5\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\t\n\x05INFER\x10\x01\x12\x0c\n\x08GENERATE\x10\x02*n\n\rPipelineState\x12\x1e\n\x1aPIPELINE_STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07WAITING\x10\x01\x12\x0e\n\nCONNECTING\x10\x02\x12\t\n\x05READY\x10\x03\x12\x15\n\x11PIPELINE_DRAINING\x10\x04\x32Q\n\x07\x43ontrol\x12\x46\n\x06\x41ttach\x12\x1b.stageline.v1.WorkerMessage\x1a\x1b.stageline.v1.LeaderMessage(\x01\x30\x01\x32O\n\x08Pipeline\x12\x43\n\x05Watch\x12\x1a.stageline.v1.WatchRequest\x1a\x1c.stageline.v1.PipelineReport0\x01\x62\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1bstageline/v1/pipeline.proto\x12\x0cstageline.v1\"\xcc\x01\n\rWorkerMessage\x12,\n\x06report\x18\x01 \x01(\x0b\x32\x1a.stageline.v1.WorkerReportH\x00\x12+\n\x05ready\x18\x02 \x01(\x0b\x32\x1a.stageline.v1.SessionReadyH\x00\x12*\n\x06\x62roken\x18\x03 \x01(\x0b\x32\x18.stageline.v1.LinkBrokenH\x00\x12)\n\x05trace\x18\x04 \x01(\x0b\x32\x18.stageline.v1.StageTraceH\x00\x42\t\n\x07message\"\x9b\x01\n\rLeaderMessage\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.stageline.v1.OpenSessionH\x00\x12+\n\x05\x63lose\x18\x02 \x01(\x0b\x32\x1a.stageline.v1.CloseSessionH\x00\x12\'\n\x05trace\x18\x03 \x01(\x0b\x32\x16.stageline.v1.AskTraceH\x00\x42\t\n\x07message\"\xe5\x03\n\x0cWorkerReport\x12\r\n\x05stage\x18\x01 \x01(\r\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x11\n\tplan_hash\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12(\n\x05state\x18\x06 \x01(\x0e\x32\x19.stageline.v1.WorkerState\x12\x13\n\x0b\x66irst_layer\x18\x07 \x01(\r\x12\x11\n\tend_layer\x18\x08 \x01(\r\x12\x14\n\x0cloaded_bytes\x18\t \x01(\x04\x12\x13\n\x0btotal_bytes\x18\n \x01(\x04\x12\r\n\x05loads\x18\x0b \x01(\x04\x12\x0e\n\x06\x64\x65vice\x18\x0c \x01(\t\x12\r\n\x05\x64type\x18\r \x01(\t\x12\x11\n\ttransport\x18\x0e \x01(\t\x12\x0f\n\x07session\x18\x0f \x01(\x04\x12\x14\n\x0cmicrobatches\x18\x10 \x01(\x04\x12\x17\n\x0f\x63ompute_seconds\x18\x11 \x01(\x01\x12\x13\n\x0bhop_seconds\x18\x12 \x01(\x01\x12\x15\n\rlast_sequence\x18\x13 \x01(\x04\x12\x16\n\x0erefused_frames\x18\x14 \x01(\x04\x12\r\n\x05\x65rror\x18\x15 \x01(\t\x12\x14\n\x0c\x62usy_seconds\x18\x16 \x01(\x01\x12\x17\n\x0fwaiting_seconds\x18\x17 \x01(\x01\"Y\n\x0bOpenSession\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x11\n\tplan_hash\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x14\n\x0cincarnations\x18\x04 \x03(\x04\"/\n\x0c\x43loseSession\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1f\n\x0cSessionReady\x12\x0f\n\x07session\x18\x01 \x01(\x04\"<\n\nLinkBroken\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\r\n\x05stage\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"%\n\x08\x41skTrace\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05spans\x18\x02 \x01(\r\"\xb8\x01\n\x04Span\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.stageline.v1.SpanKind\x12\x0f\n\x07session\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0e\n\x06tokens\x18\x04 \x01(\r\x12\x11\n\tsequences\x18\x05 \x01(\r\x12\x0c\n\x04\x66ree\x18\x06 \x01(\x01\x12\r\n\x05\x62\x65gin\x18\x07 \x01(\x01\x12\x0b\n\x03\x65nd\x18\x08 \x01(\x01\x12\x0c\n\x04sent\x18\t \x01(\x01\x12\x0c\n\x04idle\x18\n \x01(\x08\"f\n\nStageTrace\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05stage\x18\x02 \x01(\r\x12\x0b\n\x03now\x18\x03 \x01(\x01\x12\r\n\x05\x65rror\x18\x04 \x01(\x01\x12!\n\x05spans\x18\x05 \x03(\x0b\x32\x12.stageline.v1.Span\"\x1d\n\x0cTraceRequest\x12\r\n\x05spans\x18\x01 \x01(\r\"K\n\rPipelineTrace\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12(\n\x06stages\x18\x02 \x03(\x0b\x32\x18.stageline.v1.StageTrace\"2\n\x0cWatchRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\\\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x10\n\x08optional\x18\x04 \x01(\x08\x12\r\n\x05limit\x18\x05 \x01(\r\"\x95\x02\n\tModelInfo\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12 \n\x04task\x18\x02 \x01(\x0e\x32\x12.stageline.v1.Task\x12\x0e\n\x06layers\x18\x03 \x01(\r\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x15\n\rmax_model_len\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x14\n\x0cpad_token_id\x18\x07 \x01(\r\x12\x13\n\x0b\x65mbeds_text\x18\x08 \x01(\x08\x12(\n\x06inputs\x18\t \x03(\x0b\x32\x18.stageline.v1.TensorSpec\x12)\n\x07outputs\x18\n \x03(\x0b\x32\x18.stageline.v1.TensorSpec\"\xdb\x02\n\x0ePipelineReport\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.stageline.v1.PipelineState\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0f\n\x07session\x18\x06 \x01(\x04\x12\x10\n\x08sessions\x18\x07 \x01(\r\x12\x16\n\x0e\x63\x61nary_seconds\x18\x08 \x01(\x01\x12%\n\x04info\x18\t \x01(\x0b\x32\x17.stageline.v1.ModelInfo\x12*\n\x06stages\x18\n \x03(\x0b\x32\x1a.stageline.v1.WorkerReport\x12\x0f\n\x07waiting\x18\x0b \x01(\r\x12\x0f\n\x07running\x18\x0c \x01(\r\x12\x11\n\tsequences\x18\r \x01(\r\x12\x16\n\x0esequence_slots\x18\x0e \x01(\r*y\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x0c\n\x08STARTING\x10\x01\x12\x0b\n\x07LOADING\x10\x02\x12\n\n\x06LOADED\x10\x03\x12\x0b\n\x07SERVING\x10\x04\x12\x0c\n\x08\x44RAINING\x10\x05\x12\n\n\x06\x46\x41ILED\x10\x06*h\n\x08SpanKind\x12\x19\n\x15SPAN_KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nSPAN_INFER\x10\x01\x12\x10\n\x0cSPAN_PREFILL\x10\x02\x12\x0f\n\x0bSPAN_DECODE\x10\x03\x12\x0e\n\nSPAN_MIXED\x10\x04*5\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\t\n\x05INFER\x10\x01\x12\x0c\n\x08GENERATE\x10\x02*n\n\rPipelineState\x12\x1e\n\x1aPIPELINE_STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07WAITING\x10\x01\x12\x0e\n\nCONNECTING\x10\x02\x12\t\n\x05READY\x10\x03\x12\x15\n\x11PIPELINE_DRAINING\x10\x04\x32Q\n\x07\x43ontrol\x12\x46\n\x06\x41ttach\x12\x1b.stageline.v1.WorkerMessage\x1a\x1b.stageline.v1.LeaderMessage(\x01\x30\x01\x32\x91\x01\n\x08Pipeline\x12\x43\n\x05Watch\x12\x1a.stageline.v1.WatchRequest\x1a\x1c.stageline.v1.PipelineReport0\x01\x12@\n\x05Trace\x12\x1a.stageline.v1.TraceRequest\x1a\x1b.stageline.v1.PipelineTraceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stageline.v1.pipeline_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKERSTATE']._serialized_start=1777
-  _globals['_WORKERSTATE']._serialized_end=1898
-  _globals['_TASK']._serialized_start=1900
-  _globals['_TASK']._serialized_end=1953
-  _globals['_PIPELINESTATE']._serialized_start=1955
-  _globals['_PIPELINESTATE']._serialized_end=2065
+  _globals['_WORKERSTATE']._serialized_start=2347
+  _globals['_WORKERSTATE']._serialized_end=2468
+  _globals['_SPANKIND']._serialized_start=2470
+  _globals['_SPANKIND']._serialized_end=2574
+  _globals['_TASK']._serialized_start=2576
+  _globals['_TASK']._serialized_end=2629
+  _globals['_PIPELINESTATE']._serialized_start=2631
+  _globals['_PIPELINESTATE']._serialized_end=2741
   _globals['_WORKERMESSAGE']._serialized_start=46
-  _globals['_WORKERMESSAGE']._serialized_end=207
-  _globals['_LEADERMESSAGE']._serialized_start=209
-  _globals['_LEADERMESSAGE']._serialized_end=323
-  _globals['_WORKERREPORT']._serialized_start=326
-  _globals['_WORKERREPORT']._serialized_end=764
-  _globals['_OPENSESSION']._serialized_start=766
-  _globals['_OPENSESSION']._serialized_end=855
-  _globals['_CLOSESESSION']._serialized_start=857
-  _globals['_CLOSESESSION']._serialized_end=904
-  _globals['_SESSIONREADY']._serialized_start=906
-  _globals['_SESSIONREADY']._serialized_end=937
-  _globals['_LINKBROKEN']._serialized_start=939
-  _globals['_LINKBROKEN']._serialized_end=999
-  _globals['_WATCHREQUEST']._serialized_start=1001
-  _globals['_WATCHREQUEST']._serialized_end=1051
-  _globals['_TENSORSPEC']._serialized_start=1053
-  _globals['_TENSORSPEC']._serialized_end=1145
-  _globals['_MODELINFO']._serialized_start=1148
-  _globals['_MODELINFO']._serialized_end=1425
-  _globals['_PIPELINEREPORT']._serialized_start=1428
-  _globals['_PIPELINEREPORT']._serialized_end=1775
-  _globals['_CONTROL']._serialized_start=2067
-  _globals['_CONTROL']._serialized_end=2148
-  _globals['_PIPELINE']._serialized_start=2150
-  _globals['_PIPELINE']._serialized_end=2229
+  _globals['_WORKERMESSAGE']._serialized_end=250
+  _globals['_LEADERMESSAGE']._serialized_start=253
+  _globals['_LEADERMESSAGE']._serialized_end=408
+  _globals['_WORKERREPORT']._serialized_start=411
+  _globals['_WORKERREPORT']._serialized_end=896
+  _globals['_OPENSESSION']._serialized_start=898
+  _globals['_OPENSESSION']._serialized_end=987
+  _globals['_CLOSESESSION']._serialized_start=989
+  _globals['_CLOSESESSION']._serialized_end=1036
+  _globals['_SESSIONREADY']._serialized_start=1038
+  _globals['_SESSIONREADY']._serialized_end=1069
+  _globals['_LINKBROKEN']._serialized_start=1071
+  _globals['_LINKBROKEN']._serialized_end=1131
+  _globals['_ASKTRACE']._serialized_start=1133
+  _globals['_ASKTRACE']._serialized_end=1170
+  _globals['_SPAN']._serialized_start=1173
+  _globals['_SPAN']._serialized_end=1357
+  _globals['_STAGETRACE']._serialized_start=1359
+  _globals['_STAGETRACE']._serialized_end=1461
+  _globals['_TRACEREQUEST']._serialized_start=1463
+  _globals['_TRACEREQUEST']._serialized_end=1492
+  _globals['_PIPELINETRACE']._serialized_start=1494
+  _globals['_PIPELINETRACE']._serialized_end=1569
+  _globals['_WATCHREQUEST']._serialized_start=1571
+  _globals['_WATCHREQUEST']._serialized_end=1621
+  _globals['_TENSORSPEC']._serialized_start=1623
+  _globals['_TENSORSPEC']._serialized_end=1715
+  _globals['_MODELINFO']._serialized_start=1718
+  _globals['_MODELINFO']._serialized_end=1995
+  _globals['_PIPELINEREPORT']._serialized_start=1998
+  _globals['_PIPELINEREPORT']._serialized_end=2345
+  _globals['_CONTROL']._serialized_start=2743
+  _globals['_CONTROL']._serialized_end=2824
+  _globals['_PIPELINE']._serialized_start=2827
+  _globals['_PIPELINE']._serialized_end=2972
 # @@protoc_insertion_point(module_scope)

@@ -17,6 +17,14 @@ class WorkerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DRAINING: _ClassVar[WorkerState]
     FAILED: _ClassVar[WorkerState]
 
+class SpanKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SPAN_KIND_UNSPECIFIED: _ClassVar[SpanKind]
+    SPAN_INFER: _ClassVar[SpanKind]
+    SPAN_PREFILL: _ClassVar[SpanKind]
+    SPAN_DECODE: _ClassVar[SpanKind]
+    SPAN_MIXED: _ClassVar[SpanKind]
+
 class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     TASK_UNSPECIFIED: _ClassVar[Task]
@@ -37,6 +45,11 @@ LOADED: WorkerState
 SERVING: WorkerState
 DRAINING: WorkerState
 FAILED: WorkerState
+SPAN_KIND_UNSPECIFIED: SpanKind
+SPAN_INFER: SpanKind
+SPAN_PREFILL: SpanKind
+SPAN_DECODE: SpanKind
+SPAN_MIXED: SpanKind
 TASK_UNSPECIFIED: Task
 INFER: Task
 GENERATE: Task
@@ -47,25 +60,29 @@ READY: PipelineState
 PIPELINE_DRAINING: PipelineState
 
 class WorkerMessage(_message.Message):
-    __slots__ = ("report", "ready", "broken")
+    __slots__ = ("report", "ready", "broken", "trace")
     REPORT_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     BROKEN_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     report: WorkerReport
     ready: SessionReady
     broken: LinkBroken
-    def __init__(self, report: _Optional[_Union[WorkerReport, _Mapping]] = ..., ready: _Optional[_Union[SessionReady, _Mapping]] = ..., broken: _Optional[_Union[LinkBroken, _Mapping]] = ...) -> None: ...
+    trace: StageTrace
+    def __init__(self, report: _Optional[_Union[WorkerReport, _Mapping]] = ..., ready: _Optional[_Union[SessionReady, _Mapping]] = ..., broken: _Optional[_Union[LinkBroken, _Mapping]] = ..., trace: _Optional[_Union[StageTrace, _Mapping]] = ...) -> None: ...
 
 class LeaderMessage(_message.Message):
-    __slots__ = ("open", "close")
+    __slots__ = ("open", "close", "trace")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     open: OpenSession
     close: CloseSession
-    def __init__(self, open: _Optional[_Union[OpenSession, _Mapping]] = ..., close: _Optional[_Union[CloseSession, _Mapping]] = ...) -> None: ...
+    trace: AskTrace
+    def __init__(self, open: _Optional[_Union[OpenSession, _Mapping]] = ..., close: _Optional[_Union[CloseSession, _Mapping]] = ..., trace: _Optional[_Union[AskTrace, _Mapping]] = ...) -> None: ...
 
 class WorkerReport(_message.Message):
-    __slots__ = ("stage", "incarnation", "plan_hash", "revision", "host", "state", "first_layer", "end_layer", "loaded_bytes", "total_bytes", "loads", "device", "dtype", "transport", "session", "microbatches", "compute_seconds", "hop_seconds", "last_sequence", "refused_frames", "error")
+    __slots__ = ("stage", "incarnation", "plan_hash", "revision", "host", "state", "first_layer", "end_layer", "loaded_bytes", "total_bytes", "loads", "device", "dtype", "transport", "session", "microbatches", "compute_seconds", "hop_seconds", "last_sequence", "refused_frames", "error", "busy_seconds", "waiting_seconds")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     PLAN_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +104,8 @@ class WorkerReport(_message.Message):
     LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FRAMES_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    BUSY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_SECONDS_FIELD_NUMBER: _ClassVar[int]
     stage: int
     incarnation: int
     plan_hash: str
@@ -108,7 +127,9 @@ class WorkerReport(_message.Message):
     last_sequence: int
     refused_frames: int
     error: str
-    def __init__(self, stage: _Optional[int] = ..., incarnation: _Optional[int] = ..., plan_hash: _Optional[str] = ..., revision: _Optional[str] = ..., host: _Optional[str] = ..., state: _Optional[_Union[WorkerState, str]] = ..., first_layer: _Optional[int] = ..., end_layer: _Optional[int] = ..., loaded_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., loads: _Optional[int] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., transport: _Optional[str] = ..., session: _Optional[int] = ..., microbatches: _Optional[int] = ..., compute_seconds: _Optional[float] = ..., hop_seconds: _Optional[float] = ..., last_sequence: _Optional[int] = ..., refused_frames: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+    busy_seconds: float
+    waiting_seconds: float
+    def __init__(self, stage: _Optional[int] = ..., incarnation: _Optional[int] = ..., plan_hash: _Optional[str] = ..., revision: _Optional[str] = ..., host: _Optional[str] = ..., state: _Optional[_Union[WorkerState, str]] = ..., first_layer: _Optional[int] = ..., end_layer: _Optional[int] = ..., loaded_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., loads: _Optional[int] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., transport: _Optional[str] = ..., session: _Optional[int] = ..., microbatches: _Optional[int] = ..., compute_seconds: _Optional[float] = ..., hop_seconds: _Optional[float] = ..., last_sequence: _Optional[int] = ..., refused_frames: _Optional[int] = ..., error: _Optional[str] = ..., busy_seconds: _Optional[float] = ..., waiting_seconds: _Optional[float] = ...) -> None: ...
 
 class OpenSession(_message.Message):
     __slots__ = ("session", "plan_hash", "revision", "incarnations")
@@ -145,6 +166,66 @@ class LinkBroken(_message.Message):
     stage: int
     reason: str
     def __init__(self, session: _Optional[int] = ..., stage: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class AskTrace(_message.Message):
+    __slots__ = ("id", "spans")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    spans: int
+    def __init__(self, id: _Optional[int] = ..., spans: _Optional[int] = ...) -> None: ...
+
+class Span(_message.Message):
+    __slots__ = ("kind", "session", "sequence", "tokens", "sequences", "free", "begin", "end", "sent", "idle")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    FREE_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
+    kind: SpanKind
+    session: int
+    sequence: int
+    tokens: int
+    sequences: int
+    free: float
+    begin: float
+    end: float
+    sent: float
+    idle: bool
+    def __init__(self, kind: _Optional[_Union[SpanKind, str]] = ..., session: _Optional[int] = ..., sequence: _Optional[int] = ..., tokens: _Optional[int] = ..., sequences: _Optional[int] = ..., free: _Optional[float] = ..., begin: _Optional[float] = ..., end: _Optional[float] = ..., sent: _Optional[float] = ..., idle: _Optional[bool] = ...) -> None: ...
+
+class StageTrace(_message.Message):
+    __slots__ = ("id", "stage", "now", "error", "spans")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    stage: int
+    now: float
+    error: float
+    spans: _containers.RepeatedCompositeFieldContainer[Span]
+    def __init__(self, id: _Optional[int] = ..., stage: _Optional[int] = ..., now: _Optional[float] = ..., error: _Optional[float] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ...) -> None: ...
+
+class TraceRequest(_message.Message):
+    __slots__ = ("spans",)
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    spans: int
+    def __init__(self, spans: _Optional[int] = ...) -> None: ...
+
+class PipelineTrace(_message.Message):
+    __slots__ = ("pipeline", "stages")
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    pipeline: str
+    stages: _containers.RepeatedCompositeFieldContainer[StageTrace]
+    def __init__(self, pipeline: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[StageTrace, _Mapping]]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("pipeline", "revision")

@@ -111,12 +111,23 @@ class PipelineStub:
                 request_serializer=stageline_dot_v1_dot_pipeline__pb2.WatchRequest.SerializeToString,
                 response_deserializer=stageline_dot_v1_dot_pipeline__pb2.PipelineReport.FromString,
                 _registered_method=True)
+        self.Trace = channel.unary_unary(
+                '/stageline.v1.Pipeline/Trace',
+                request_serializer=stageline_dot_v1_dot_pipeline__pb2.TraceRequest.SerializeToString,
+                response_deserializer=stageline_dot_v1_dot_pipeline__pb2.PipelineTrace.FromString,
+                _registered_method=True)
 
 
 class PipelineServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Watch(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Trace(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,6 +140,11 @@ def add_PipelineServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=stageline_dot_v1_dot_pipeline__pb2.WatchRequest.FromString,
                     response_serializer=stageline_dot_v1_dot_pipeline__pb2.PipelineReport.SerializeToString,
+            ),
+            'Trace': grpc.unary_unary_rpc_method_handler(
+                    servicer.Trace,
+                    request_deserializer=stageline_dot_v1_dot_pipeline__pb2.TraceRequest.FromString,
+                    response_serializer=stageline_dot_v1_dot_pipeline__pb2.PipelineTrace.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -158,6 +174,33 @@ class Pipeline:
             '/stageline.v1.Pipeline/Watch',
             stageline_dot_v1_dot_pipeline__pb2.WatchRequest.SerializeToString,
             stageline_dot_v1_dot_pipeline__pb2.PipelineReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Trace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stageline.v1.Pipeline/Trace',
+            stageline_dot_v1_dot_pipeline__pb2.TraceRequest.SerializeToString,
+            stageline_dot_v1_dot_pipeline__pb2.PipelineTrace.FromString,
             options,
             channel_credentials,
             insecure,
