@@ -1,4 +1,4 @@
-"""The API server as the operator uses it: eight calls, and five ways in which they fail.
+"""The API server as the operator uses it: nine calls, and six ways in which they fail.
 
 Two preconditions are the API server's own, so no look before the write is needed, and none could
 be as safe. An object is *made* by server-side apply with resourceVersion 1, which no living object
@@ -10,11 +10,14 @@ nobody, the answer is 409 as well. (Both measured on kube-apiserver 1.34.)
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from copy import copy
+from typing import Any, Final, NamedTuple, Protocol
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
+from kubernetes.aio.client.rest import RESTResponse
+from pydantic_core import from_json
 
 from stageline_operator.cache import Listing, slim
 from stageline_operator.kinds import EVENT, PIPELINE_DEPLOYMENT, Kind, Object, kind_of
@@ -22,13 +25,18 @@ from stageline_operator.labels import FIELD_MANAGER
 
 _NOBODYS_VERSION: Final = "1"
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30)
+_SILENCE: Final = aiohttp.ClientTimeout(sock_connect=30, sock_read=90)
+"""Of a watch: an API server tells its version every minute, even when nothing happens."""
 _PAGE: Final = "500"
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
 _CONFLICTS: Final = 409
 _GONE: Final = 404
+_EXPIRED: Final = 410
 _BUSY: Final = (401, 429)
 _SERVER_ERRORS: Final = 500
+_NO_ANSWER: Final = (aiohttp.ClientError, ApiException, OSError)
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 
 Counter = Callable[[str, str, int], None]
 """Told of each request: its verb, the plural of the kind, the status code (0: no answer)."""
@@ -50,6 +58,10 @@ class Gone(ClusterError):
     """There is no such object (any more), or no such namespace or kind."""
 
 
+class Expired(ClusterError):
+    """What happened since that version is not known any more: list again."""
+
+
 class Refused(ClusterError):
     """Asking again would give the same: the sentence of the server says what is wrong."""
 
@@ -63,11 +75,27 @@ class Busy(ClusterError):
         """Seconds, as the server asked for; None when it did not say."""
 
 
+class Change(NamedTuple):
+    """What a watch tells."""
+
+    type: str
+    """ADDED, MODIFIED, DELETED; or BOOKMARK, which tells the version alone."""
+    object: Object
+
+
 class Cluster(Protocol):
     """What reconciling needs. Every method may raise any ClusterError that it names, and Busy."""
 
     async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> Listing:
         """All objects of a kind; namespace None: in all. Gone when there is no such kind."""
+
+    def follow(
+        self, kind: Kind, namespace: str | None, version: int, selector: str = ""
+    ) -> AsyncGenerator[Change]:
+        """What happens to objects of a kind after that version, until the server ends it.
+
+        Expired, Gone, Refused.
+        """
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
         """The object; Gone."""
@@ -104,11 +132,16 @@ class KubeCluster:
 
     def __init__(self, configuration: Configuration, counted: Counter) -> None:
         self._client = ApiClient(configuration)
+        unlimited = copy(configuration)
+        unlimited.connection_pool_maxsize = 0
+        self._watching = ApiClient(unlimited)
+        """A watch holds its connection for good, so it must take none from the requests."""
         self._counted = counted
 
     async def close(self) -> None:
         """End its connections."""
         await self._client.close()
+        await self._watching.close()
 
     async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> Listing:
         query = {"limit": _PAGE, **({"labelSelector": selector} if selector else {})}
@@ -120,6 +153,25 @@ class KubeCluster:
             query["continue"] = answer["metadata"].get("continue") or ""
             if not query["continue"]:
                 return Listing(items, int(answer["metadata"]["resourceVersion"]))
+
+    async def follow(
+        self, kind: Kind, namespace: str | None, version: int, selector: str = ""
+    ) -> AsyncGenerator[Change]:
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": str(version)}
+        if selector:
+            query["labelSelector"] = selector
+        path = _folder(kind, namespace)
+        try:
+            answer = await _send(self._watching, "GET", path, query=query, patience=_SILENCE)
+            try:
+                if answer.status >= 400:
+                    raise _error(answer.status, await answer.read(), answer.headers)
+                async for line in _lines(answer.response.content):
+                    yield _change(line)
+            finally:
+                answer.response.close()
+        except _NO_ANSWER as error:
+            raise _no_answer(error) from error
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
         return await self._call("GET", kind, kind.path(namespace, name))
@@ -185,31 +237,57 @@ class KubeCluster:
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> Object:
-        """The JSON of the answer. The one place where requests are made and errors are named."""
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        """The JSON of the answer, counted; every error by its name."""
         status = 0
         try:
-            # The body goes past param_serialize, which would copy it to find dates in it.
-            method, url, signed, _, _ = await self._client.param_serialize(
-                verb,
-                path,
-                query_params=list((query or {}).items()),
-                header_params=headers,
-                auth_settings=["BearerToken"],
-            )
-            answer = await self._client.call_api(
-                method, url, signed, body, _request_timeout=_TIMEOUT
-            )
+            answer = await _send(self._client, verb, path, body, query, content_type)
             status = answer.status
             text = await answer.read()
-        except (aiohttp.ClientError, ApiException, OSError) as error:
-            raise Busy(f"no answer from the API server: {error or type(error).__name__}") from error
+        except _NO_ANSWER as error:
+            raise _no_answer(error) from error
         finally:
             self._counted(verb, kind.plural, status)
         if status >= 400:
             raise _error(status, text, answer.headers)
-        answered: Object = json.loads(text)
+        answered: Object = from_json(text)
         return answered
+
+
+async def _send(
+    client: ApiClient,
+    verb: str,
+    path: str,
+    body: Object | None = None,
+    query: Mapping[str, str] | None = None,
+    content_type: str = "application/json",
+    patience: aiohttp.ClientTimeout = _TIMEOUT,
+) -> RESTResponse:
+    """The one place where requests are made. Raises what _NO_ANSWER names."""
+    # The body goes past param_serialize, which would copy it to find dates in it.
+    method, url, signed, _, _ = await client.param_serialize(
+        verb,
+        path,
+        query_params=list((query or {}).items()),
+        header_params={"Accept": "application/json", "Content-Type": content_type},
+        auth_settings=["BearerToken"],
+    )
+    return await client.call_api(method, url, signed, body, _request_timeout=patience)
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    rest = b""
+    async for chunk in content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in filter(None, lines):
+            yield line
+
+
+def _change(line: bytes) -> Change:
+    """Expired, or what else a watch ends with."""
+    told = from_json(line)
+    if told["type"] == "ERROR":
+        raise _error(told["object"].get("code") or _EXPIRED, json.dumps(told["object"]).encode())
+    return Change(told["type"], told["object"])
 
 
 def _folder(kind: Kind, namespace: str | None) -> str:
@@ -218,8 +296,14 @@ def _folder(kind: Kind, namespace: str | None) -> str:
     return f"{'/apis' if '/' in kind.api_version else '/api'}/{kind.api_version}/{kind.plural}"
 
 
-def _error(status: int, text: bytes, headers: Mapping[str, str]) -> ClusterError:
+def _no_answer(error: Exception) -> Busy:
+    return Busy(f"no answer from the API server: {error or type(error).__name__}")
+
+
+def _error(status: int, text: bytes, headers: Mapping[str, str] = _NO_HEADERS) -> ClusterError:
     reason, sentence = _said(status, text)
+    if status == _EXPIRED:
+        return Expired(sentence)
     if status == _GONE:
         return Gone(sentence)
     if status == _CONFLICTS:

@@ -1,4 +1,4 @@
-"""Kopf as the watch layer, and the only module that knows it.
+"""Kopf as the watch layer of the resource, and the only module that knows it.
 
 Handlers of events put what they hear into the cache and the key into the queue; kopf never retries
 them, so nothing else may be done here. There are no handlers of any other sort: they would write
@@ -17,8 +17,7 @@ import aiohttp
 import kopf
 from kubernetes.aio.client import Configuration
 
-from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, Kind, Object
-from stageline_operator.labels import OWNER
+from stageline_operator.kinds import PIPELINE_DEPLOYMENT, Object
 
 _ENTER_SECONDS: Final = 0.2
 _LEAVE_SECONDS: Final = 0.5
@@ -99,9 +98,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = _NoDiffBase()
     settings.persistence.progress_storage = _NoProgress()
-    for kind in CHILDREN:
-        settings.watching.label_selectors[(*_group_version(kind), kind.plural)] = OWNER
-    settings.watching.chunk_size = _PAGE  # or all pods there are would be in memory at once
+    settings.watching.chunk_size = _PAGE  # or all there are would be in memory at once
     settings.queueing.idle_timeout = 1.0  # a task per object that had an event; let it go soon
     settings.queueing.exit_timeout = 0.1
     return settings
@@ -160,15 +157,9 @@ def _registry(
         memo[_HEARD] = True
         listener.heard(type, dict(body))
 
-    for kind in (PIPELINE_DEPLOYMENT, *CHILDREN):
-        group, version = _group_version(kind)
-        kopf.on.event(group, version, kind.plural, registry=registry)(heard)
+    group, _, version = PIPELINE_DEPLOYMENT.api_version.rpartition("/")
+    kopf.on.event(group, version, PIPELINE_DEPLOYMENT.plural, registry=registry)(heard)
     return registry
-
-
-def _group_version(kind: Kind) -> tuple[str, str]:
-    group, _, version = kind.api_version.rpartition("/")
-    return group, version
 
 
 class _Sessions:

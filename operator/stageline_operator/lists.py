@@ -1,7 +1,8 @@
 """Lists of everything: before the first decision, and whenever a watch may have missed something.
 
 A decision is true only when every kind has been listed. And a watch that had to begin anew (its
-place in history was gone) tells what is, but not what ended meanwhile: a list does.
+place in history was gone) tells what is, but not what ended meanwhile: a list does. A watch that
+has owed news for long may be dead, so a list tells them instead of it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from stageline_operator.labels import OWNER
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 1.0
-_DEBT_SECONDS: Final = 60.0
-"""Between lists while a watch owes something."""
+_DEBT_SECONDS: Final = 30.0
+"""How long a watch may owe something; what only is behind pays sooner."""
+_DEBT_LIST_SECONDS: Final = 60.0
+"""Between lists while one owes for longer."""
 _ANYWAY_SECONDS: Final = 600.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
 
@@ -37,7 +40,10 @@ class Lists:
     ) -> None:
         self._cluster = cluster
         self._cache = cache
-        self._places: Sequence[str | None] = namespaces or (None,)
+        self.places: Sequence[str | None] = namespaces or (None,)
+        """Namespaces that are served; None: all."""
+        self.versions: dict[tuple[Kind, str | None], int] = {}
+        """At which each kind in each place was listed the last time."""
         self._changed = changed
         self._again = False
         self.complete = False
@@ -64,14 +70,24 @@ class Lists:
         """A watch tells of objects that it had told of before."""
         self._again = True
 
+    async def list(self, kind: Kind, place: str | None) -> int:
+        """List one kind in one place; the version at which it was so. Any ClusterError."""
+        selector = "" if kind == PIPELINE_DEPLOYMENT else OWNER
+        listing = await self._cluster.list(kind, place, selector)
+        now = asyncio.get_running_loop().time()
+        for key in self._cache.listed(kind, place, listing, now):
+            self._changed(key)
+        self.versions[kind, place] = listing.version
+        return listing.version
+
     async def keep(self) -> None:
         """List again whenever there is reason to. Runs until it is cancelled."""
         clock = asyncio.get_running_loop().time
         last = clock()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            owed = self._cache.oldest_debt(clock()) is not None
-            if not self._again and clock() - last < (_DEBT_SECONDS if owed else _ANYWAY_SECONDS):
+            apart = _DEBT_LIST_SECONDS if self._is_owed(clock()) else _ANYWAY_SECONDS
+            if not self._again and clock() - last < apart:
                 continue
             self._again = False
             try:
@@ -83,15 +99,12 @@ class Lists:
 
     async def _all(self) -> None:
         for kind in WATCHED:
-            for place in self._places:
-                await self._list(kind, place)
+            for place in self.places:
+                await self.list(kind, place)
 
-    async def _list(self, kind: Kind, place: str | None) -> None:
-        selector = "" if kind == PIPELINE_DEPLOYMENT else OWNER
-        listing = await self._cluster.list(kind, place, selector)
-        now = asyncio.get_running_loop().time()
-        for key in self._cache.listed(kind, place, listing, now):
-            self._changed(key)
+    def _is_owed(self, now: float) -> bool:
+        debt = self._cache.oldest_debt(now)
+        return debt is not None and debt[1] > _DEBT_SECONDS
 
 
 def _sentence(error: ClusterError) -> str:

@@ -17,6 +17,7 @@ from stageline_operator.queue import Later, WorkQueue
 from stageline_operator.reconcile import Decide, Reconciler, child_of
 from stageline_operator.reports import PORT, Introductions, Reports, leaders
 from stageline_operator.settings import RenderSettings
+from stageline_operator.watches import Watches
 
 log = logging.getLogger(__name__)
 
@@ -50,19 +51,23 @@ class Operator:
             cluster, self.cache, decide, settings, reports=self.reports.of
         )
         self._introductions = Introductions()
-        self._keeper: asyncio.Task[None] | None = None
+        self._watches = Watches(cluster, self._lists, self.heard)
+        self._keepers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Come back when everything has been listed and reconciling has begun."""
         await self._lists.first()
         self.queue.start()
-        self._keeper = asyncio.create_task(self._lists.keep(), name="lists")
+        self._keepers = [
+            asyncio.create_task(self._lists.keep(), name="lists"),
+            asyncio.create_task(self._watches.keep(), name="watches"),
+        ]
 
     async def stop(self) -> None:
         """Leave no task behind. What was under way is broken off: it is begun anew next time."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
         await self.queue.stop()
         await self.reports.stop()
 

@@ -124,7 +124,7 @@ class Mortal:
 
     def __getattr__(self, verb):
         call = getattr(self._cluster, verb)
-        if verb in ("list", "get"):
+        if verb in ("list", "get", "follow"):
             return call
 
         async def last(*args, **kwargs):
