@@ -1,7 +1,10 @@
 """Draw tokens so that a replay draws them again.
 
 The random number of a draw is a hash of the request's seed and the token's position, so it does
-not depend on what else was computed, in which batch, or by which process.
+not depend on what else was computed, in which batch, or by which process. It falls on the
+tokens' weights in the order of their ids: weights that differ in their last digits, because
+another batch added up in another order, move the borders by as little, where an order by weight
+would exchange tokens.
 """
 
 from __future__ import annotations
@@ -9,13 +12,14 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stageline_worker.microbatch import Sampling
 
-_LOWEST = torch.finfo(torch.float64).min
+_CANDIDATES = 1024  # likeliest tokens that are looked at before all are sorted
 
 
 def draw(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
@@ -23,11 +27,11 @@ def draw(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
 
     NaN counts as impossible; a row where nothing is possible still gives some token.
     """
-    scores = logits.double().nan_to_num(nan=_LOWEST, neginf=_LOWEST)
+    scores = logits.nan_to_num(nan=torch.finfo(logits.dtype).min)
     tokens = scores.argmax(dim=-1)
-    for row, sampling in enumerate(samplings):
-        if sampling.temperature > 0:
-            tokens[row] = _sample(scores[row], sampling)
+    rows = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
+    if rows:
+        tokens[rows] = _sample(scores[rows], [samplings[row] for row in rows])
     return tokens
 
 
@@ -38,22 +42,66 @@ def uniform(seed: int, position: int) -> float:
     return (int.from_bytes(digest, "little") >> 11) / (1 << 53)
 
 
-def _sample(scores: Tensor, sampling: Sampling) -> Tensor:
-    # Largest first and ties in the order of tokens: the same places on every run.
-    ordered, tokens = scores.sort(descending=True, stable=True)
-    weights = torch.softmax((ordered - ordered[0]) / sampling.temperature, dim=-1)
-    if sampling.top_k > 0:
-        weights = weights[: sampling.top_k]
+def _sample(scores: Tensor, samplings: Sequence[Sampling]) -> Tensor:
+    weights = _weights(scores, samplings)
+    _cut(weights, samplings)
     cumulative = weights.cumsum(dim=-1)
-    kept = _kept_by_top_p(cumulative, sampling.top_p)
-    point = uniform(sampling.seed, sampling.position) * cumulative[kept - 1]
-    index = torch.searchsorted(cumulative[:kept], point, right=True)
-    return tokens[index.clamp(max=kept - 1)]
+    numbers = [uniform(sampling.seed, sampling.position) for sampling in samplings]
+    points = _column(numbers, weights) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, points, right=True).squeeze(1)
 
 
-def _kept_by_top_p(cumulative: Tensor, top_p: float) -> int:
-    """How many of the most likely tokens to keep: the fewest that reach `top_p`, at least one."""
-    if top_p >= 1:
-        return cumulative.numel()
-    reached = int((cumulative < top_p * cumulative[-1]).sum())
-    return min(reached + 1, cumulative.numel())
+def _weights(scores: Tensor, samplings: Sequence[Sampling]) -> Tensor:
+    """Of each token against the likeliest one: float64 [rows, vocabulary], 0 where min_p says."""
+    # Not float32: over a large vocabulary its sums would miss what is unlikely.
+    exact = scores.double()
+    exact -= exact.amax(dim=-1, keepdim=True)
+    exact /= _column([sampling.temperature for sampling in samplings], exact)
+    weights = exact.exp_()
+    if any(sampling.min_p > 0 for sampling in samplings):
+        least = _column([min(sampling.min_p, 1.0) for sampling in samplings], weights)
+        weights.masked_fill_(weights < least, 0)
+    return weights
+
+
+def _cut(weights: Tensor, samplings: Sequence[Sampling]) -> None:
+    """Make 0 what top_k and top_p leave out; of equal tokens the higher ids go first."""
+    vocabulary = weights.shape[1]
+    rows = [
+        row
+        for row, sampling in enumerate(samplings)
+        if 0 < sampling.top_k < vocabulary or sampling.top_p < 1
+    ]
+    if not rows:
+        return
+    limited = [samplings[row] for row in rows]
+    chosen = weights[rows]
+    count, least = _border(chosen, limited)
+    above, equal = chosen > least, chosen == least
+    places = count - above.sum(dim=-1, keepdim=True)
+    kept = above | (equal & (equal.cumsum(dim=-1) <= places))
+    weights[rows] = chosen * kept
+
+
+def _border(weights: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor, Tensor]:
+    """How many of the likeliest tokens to keep, and the weight of the last: both [rows, 1]."""
+    vocabulary = weights.shape[1]
+    top_p = _column([sampling.top_p for sampling in samplings], weights)
+    limits = [min(sampling.top_k or vocabulary, vocabulary) for sampling in samplings]
+    limit = _column(limits, weights, torch.int64)
+    whole = weights.sum(dim=-1, keepdim=True)
+    looked = min(max(sampling.top_k or _CANDIDATES for sampling in samplings), vocabulary)
+    ordered = weights.topk(looked).values
+    reached = (limit <= looked) | (ordered.sum(dim=-1, keepdim=True) >= top_p * whole)
+    if not reached.all():
+        ordered = weights.sort(dim=-1, descending=True).values
+    cumulative = ordered.cumsum(dim=-1)
+    of_limit = cumulative.gather(1, limit.clamp(max=ordered.shape[1]) - 1)
+    total = torch.where(limit < vocabulary, of_limit, whole)
+    below = (cumulative < top_p * total).sum(dim=-1, keepdim=True)
+    count = torch.where(top_p < 1, torch.minimum(below + 1, limit), limit)
+    return count, ordered.gather(1, count.clamp(max=ordered.shape[1]) - 1)
+
+
+def _column(values: Sequence[Any], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.tensor(values, dtype=dtype or like.dtype, device=like.device).unsqueeze(1)
