@@ -17,6 +17,7 @@ _MAY: Final[dict[str, frozenset[Role]]] = {
     "/stageline.v1.Control/Attach": frozenset({"stage"}),
     "/stageline.v1.Pipeline/Serve": frozenset({"router"}),
     "/stageline.v1.Pipeline/Watch": frozenset({"router", "operator"}),
+    "/stageline.v1.Pipeline/Trace": frozenset({"router", "operator"}),
     "/grpc.health.v1.Health/Check": frozenset(ROLES),
     "/grpc.health.v1.Health/Watch": frozenset(ROLES),
 }

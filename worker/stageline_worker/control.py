@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -107,3 +108,8 @@ class ControlClient:
                 member.open(message.open, transport)
             case "close":
                 member.close(message.close.reason, message.close.session)
+            case "trace":
+                now = time.monotonic()
+                spans = self._facts.spans.newest(message.trace.spans)
+                trace = pb.StageTrace(id=message.trace.id, now=now, spans=spans)
+                self.tell(pb.WorkerMessage(trace=trace))

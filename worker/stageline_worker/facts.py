@@ -8,6 +8,7 @@ import threading
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline_api.documents import StageDocument
+from stageline_worker.ring.spans import Spans
 
 _SMOOTHING = 0.1
 
@@ -20,6 +21,7 @@ class Facts:
 
     def __init__(self, document: StageDocument) -> None:
         first, end = document.layers
+        self.spans = Spans()
         self._lock = threading.Lock()
         self._report = pb.WorkerReport(
             stage=document.stage,
@@ -58,13 +60,17 @@ class Facts:
                 setattr(self._report, name, value)
             self._touch(urgent)
 
-    def computed(self, session: int, sequence: int, seconds: float, hop_seconds: float) -> None:
-        """A microbatch of the session passed this stage."""
+    def computed(
+        self, session: int, sequence: int, seconds: float, waited: float, hop_seconds: float
+    ) -> None:
+        """A microbatch of the session passed this stage, which `waited` while there was work."""
         with self._changed:
             report = self._report
             step = _SMOOTHING if report.microbatches else 1.0
             report.compute_seconds += step * (seconds - report.compute_seconds)
             report.microbatches += 1
+            report.busy_seconds += seconds
+            report.waiting_seconds += waited
             if report.session == session:
                 report.last_sequence = sequence
             report.hop_seconds = hop_seconds
@@ -73,6 +79,8 @@ class Facts:
     def turning(self, serving: bool) -> None:
         """A session has begun or ended here; a worker that drains or failed stays so."""
         with self._changed:
+            if serving:
+                self._report.busy_seconds = self._report.waiting_seconds = 0.0
             if self._report.state in (pb.LOADED, pb.SERVING):
                 self._report.state = pb.SERVING if serving else pb.LOADED
                 self._touch(urgent=False)

@@ -251,7 +251,9 @@ class _Leader:
         incarnation = worker.facts.incarnation
         self.coordinator = Coordinator(document, incarnation, self.desk, self.board, timing)
         self.control = ControlService(self.coordinator)
-        self.pipeline = PipelineService(document, self.desk, self.board, worker._refusals)
+        self.pipeline = PipelineService(
+            document, self.coordinator, self.desk, self.board, worker._refusals
+        )
 
     def loaded(self, model: StageModel) -> None:
         document, timing = self._document, self._timing

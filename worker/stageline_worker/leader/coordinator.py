@@ -12,6 +12,7 @@ from stageline_api.documents import StageDocument
 from stageline_wire.logs import log
 from stageline_worker.leader.board import Board
 from stageline_worker.leader.desk import Desk
+from stageline_worker.leader.tracing import Tracing
 from stageline_worker.microbatch import Microbatch
 from stageline_worker.ring.sessions import (
     Action,
@@ -47,6 +48,7 @@ class Coordinator:
     def __init__(
         self, document: StageDocument, incarnation: int, desk: Desk, board: Board, timing: Timing
     ) -> None:
+        self.tracing = Tracing()
         self._document = document
         self._desk = desk
         self._board = board
@@ -135,6 +137,19 @@ class Coordinator:
 
     def broken(self, session: int, stage: int, reason: str) -> None:
         self._events.put(lambda now: self._sessions.broken(session, stage, reason, now))
+
+    def trace(self, spans: int) -> list[pb.StageTrace]:
+        """What each stage did of late: its newest `spans`, 0 for all. Waits for their answers."""
+
+        def ask(question: pb.AskTrace) -> None:
+            def event(now: float) -> list[Action]:
+                self.tracing.asked(question.id, self._mail)
+                self._post(pb.LeaderMessage(trace=question))
+                return []
+
+            self._events.put(event)
+
+        return self.tracing.gather(ask, spans)
 
     def drain(self) -> None:
         """Accept nothing, finish what can be finished in time, end the session."""

@@ -68,18 +68,26 @@ class ControlService(services.ControlServicer):  # type: ignore[misc]
                 self._coordinator.heard(message.report)
             case "ready":
                 self._coordinator.ready(who.stage, message.ready.session)
+            case "trace":
+                self._coordinator.tracing.answered(who.stage, message.trace)
             case "broken":
                 broken = message.broken
                 self._coordinator.broken(broken.session, broken.stage, broken.reason)
 
 
 class PipelineService:
-    """Watch with protobuf messages, Serve with raw frames: one handler for both."""
+    """Watch and Trace with protobuf messages, Serve with raw frames: one handler for all."""
 
     def __init__(
-        self, document: StageDocument, desk: Desk, board: Board, refusals: Refusals
+        self,
+        document: StageDocument,
+        coordinator: Coordinator,
+        desk: Desk,
+        board: Board,
+        refusals: Refusals,
     ) -> None:
         self._document = document
+        self._coordinator = coordinator
         self._desk = desk
         self._board = board
         self._refusals = refusals
@@ -97,7 +105,17 @@ class PipelineService:
             response_serializer=pb.PipelineReport.SerializeToString,
         )
         serve: Any = grpc.stream_stream_rpc_method_handler(self._serve)
-        return grpc.method_handlers_generic_handler(_PIPELINE, {"Watch": watch, "Serve": serve})
+        trace = grpc.unary_unary_rpc_method_handler(
+            self._trace,
+            request_deserializer=pb.TraceRequest.FromString,
+            response_serializer=pb.PipelineTrace.SerializeToString,
+        )
+        methods = {"Watch": watch, "Serve": serve, "Trace": trace}
+        return grpc.method_handlers_generic_handler(_PIPELINE, methods)
+
+    def _trace(self, request: pb.TraceRequest, context: grpc.ServicerContext) -> pb.PipelineTrace:
+        stages = self._coordinator.trace(request.spans)
+        return pb.PipelineTrace(pipeline=self._document.pipeline, stages=stages)
 
     def _watch(
         self, request: pb.WatchRequest, context: grpc.ServicerContext

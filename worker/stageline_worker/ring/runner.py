@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -14,6 +16,7 @@ from stageline_worker.microbatch import Microbatch, StageModel
 from stageline_worker.ring.member import Member
 from stageline_worker.ring.messages import Passing, frame_of, read_passing
 from stageline_worker.ring.session import Session
+from stageline_worker.ring.spans import Span, described
 from stageline_worker.transport import Inlet, LinkEnded, LinkError, Outlet
 
 
@@ -25,6 +28,9 @@ class Source(Protocol):
     def returned(
         self, session: int, sequence: int, result: Microbatch | str, seconds: float
     ) -> None: ...
+
+
+Onward = Callable[["_Turn", int, Passing], None]
 
 
 class Runner:
@@ -50,11 +56,12 @@ class Runner:
                 continue
             self._facts.turning(serving=True)
             self._member.ready(session)
+            turn = _Turn(session, *links, free=time.monotonic())
             try:
                 if source is None:
-                    self._relay(session, *links)
+                    self._relay(turn)
                 else:
-                    self._lead(session, *links, source)
+                    self._lead(turn, source)
             except LinkEnded:
                 session.close("the stage before said END")
             except _OutletError as error:
@@ -65,43 +72,45 @@ class Runner:
                 session.broken(self._before, str(error))
             self._facts.turning(serving=False)
 
-    def _relay(self, session: Session, inlet: Inlet, outlet: Outlet) -> None:
-        while not session.closed:
-            if (frame := inlet.receive()) is not None:
-                passing = self._compute(session, frame.sequence, read_passing(frame), outlet)
-                self._send(session, frame.sequence, passing, outlet)
+    def _relay(self, turn: _Turn) -> None:
+        while not turn.session.closed:
+            if (frame := turn.inlet.receive()) is not None:
+                self._pass(turn, frame.sequence, read_passing(frame), self._send)
 
-    def _lead(self, session: Session, inlet: Inlet, outlet: Outlet, source: Source) -> None:
-        while not session.closed:
-            entry = source.next(session.number)
+    def _lead(self, turn: _Turn, source: Source) -> None:
+        def hand_back(turn: _Turn, sequence: int, passing: Passing) -> None:
+            source.returned(turn.session.number, sequence, passing.microbatch, passing.seconds)
+
+        # A ring of one stage has no hop: what it computes is back.
+        onward = hand_back if self._after == self._stage else self._send
+        while not turn.session.closed:
+            entry = source.next(turn.session.number)
             if entry is not None:
                 passing = Passing(entry.microbatch, idle=entry.idle)
-                passing = self._compute(session, entry.sequence, passing, outlet)
-                if self._after == self._stage:
-                    self._hand_back(session, entry.sequence, passing, source)
-                else:
-                    self._send(session, entry.sequence, passing, outlet)
-            frame = inlet.receive(None if entry is None else 0)
+                self._pass(turn, entry.sequence, passing, onward)
+            frame = turn.inlet.receive(None if entry is None else 0)
             if frame is not None:
-                self._hand_back(session, frame.sequence, read_passing(frame), source)
+                hand_back(turn, frame.sequence, read_passing(frame))
 
-    def _hand_back(self, session: Session, sequence: int, passing: Passing, source: Source) -> None:
-        source.returned(session.number, sequence, passing.microbatch, passing.seconds)
+    def _pass(self, turn: _Turn, sequence: int, passing: Passing, onward: Onward) -> None:
+        begin = time.monotonic()
+        result = self._forward(passing.microbatch)
+        end = time.monotonic()
+        waited = 0.0 if passing.idle else begin - turn.end
+        seconds, number = end - begin, turn.session.number
+        self._facts.computed(number, sequence, seconds, waited, turn.outlet.hop_seconds)
+        onward(turn, sequence, Passing(result, max(seconds, passing.seconds), passing.idle))
+        sent = time.monotonic()
+        what = described(passing.microbatch)
+        times = (turn.free, begin, end, sent)
+        self._facts.spans.add(Span(*what, number, sequence, *times, passing.idle))
+        turn.end, turn.free = end, sent
 
-    def _send(self, session: Session, sequence: int, passing: Passing, outlet: Outlet) -> None:
+    def _send(self, turn: _Turn, sequence: int, passing: Passing) -> None:
         try:
-            outlet.send(frame_of(self._kind, session.number, sequence, passing))
+            turn.outlet.send(frame_of(self._kind, turn.session.number, sequence, passing))
         except LinkError as error:
             raise _OutletError(str(error)) from None
-
-    def _compute(
-        self, session: Session, sequence: int, passing: Passing, outlet: Outlet
-    ) -> Passing:
-        began = time.monotonic()
-        result = self._forward(passing.microbatch)
-        seconds = time.monotonic() - began
-        self._facts.computed(session.number, sequence, seconds, outlet.hop_seconds)
-        return Passing(result, max(seconds, passing.seconds), passing.idle)
 
     def _forward(self, microbatch: Microbatch | str) -> Microbatch | str:
         if isinstance(microbatch, str):
@@ -111,6 +120,20 @@ class Runner:
                 return self._model.forward(microbatch)
         except Exception as error:  # data that no check foresaw must not end the stage
             return f"stage {self._stage} failed on this microbatch: {_sentence(error)}"
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A session while it turns here: `end` of the last computing, `free` of all about it."""
+
+    session: Session
+    inlet: Inlet
+    outlet: Outlet
+    free: float
+    end: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.end = self.free
 
 
 class _OutletError(LinkError):
