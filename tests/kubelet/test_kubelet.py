@@ -212,6 +212,7 @@ async def test_environment(pods, client):
         {"name": "DOCUMENT", "value": '{"listen":"$(POD_IP):7070","cost":"$$5"}'},
         {"name": "NEXT", "value": "b.things.default.svc.cluster.local:7070"},
         {"name": "OWN", "value": "a.things.default.svc.cluster.local:7070"},
+        {"name": "ALL", "value": "0.0.0.0:7070"},
     ]
     sources = [{"configMapRef": {"name": "cm"}}, {"secretRef": {"name": "s"}}]
     one = container(env=env, envFrom=sources)
@@ -221,7 +222,7 @@ async def test_environment(pods, client):
     address = first["status"]["podIP"]
     seen = await until(lambda: environment(pid_of(first)), what="its environment")
     assert seen["DOCUMENT"] == f'{{"listen":"{address}:7070","cost":"$5"}}'
-    assert seen["OWN"] == f"{address}:7070"
+    assert seen["OWN"] == seen["ALL"] == f"{address}:7070"
     assert seen["NEXT"] == f"{second['status']['podIP']}:7070"
     assert (seen["LEVEL"], seen["TOKEN"], seen["HOSTNAME"]) == ("7", "hush", "a")
     assert seen["PYTHONUNBUFFERED"] == "1"

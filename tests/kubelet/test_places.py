@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stageline_local.kubelet.addresses import Addresses
-from stageline_local.kubelet.places import addressed, located
+from stageline_local.kubelet.places import addressed, bound, located
 
 FOLDERS = {
     "/etc/stageline": "/state/v/config",
@@ -58,6 +58,21 @@ def test_without_mounts_nothing_changes():
 )
 def test_names_of_pods(text, expected):
     assert addressed(text, lambda *parts: f"<{' '.join(parts)}>") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.0.0.0:8001", "127.16.2.3:8001"),
+        ('{"listen": "[::]:8001"}', '{"listen": "127.16.2.3:8001"}'),
+        ("--bind=0.0.0.0:80,x", "--bind=127.16.2.3:80,x"),
+        ("10.0.0.0:80", "10.0.0.0:80"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("fd00::[::]:1", "fd00::[::]:1"),
+    ],
+)
+def test_every_address_of_a_pod_is_its_own(text, expected):
+    assert bound(text, "127.16.2.3") == expected
 
 
 @given(st.lists(st.text("abc0-.", max_size=4), unique=True, max_size=300))

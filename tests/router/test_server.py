@@ -221,15 +221,6 @@ def test_what_was_accepted_is_finished_within_the_time_to_drain(tmp_path, drain,
         assert running.wait(20) == 0
 
 
-def test_where_to_listen_may_be_told_beside_the_document(tmp_path):
-    told, written = (f"127.0.0.1:{port}" for port in free_ports(2))
-    document = router_document(checkpoint("bert"), [], listen=written)
-    with process(document, tmp_path, "--listen", told):
-        wait_for(lambda: _reachable(told), "the router's port")
-        assert health(told, "router") == 1
-        assert not _reachable(written)
-
-
 @pytest.mark.parametrize(
     ("change", "word"),
     [("{", "router document"), ('{"model": "m"}', "listen"), (None, "cannot be read")],

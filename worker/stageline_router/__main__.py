@@ -17,8 +17,8 @@ from stageline_router.server import RouterError, RouterServer
 from stageline_wire.logs import to_stderr
 
 
-async def _serve(path: Path, listen: str | None) -> None:
-    router = RouterServer(read_document(path), listen)
+async def _serve(path: Path) -> None:
+    router = RouterServer(read_document(path))
     await router.start()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -41,13 +41,10 @@ def main() -> int:
     parser.add_argument(
         "--document", type=Path, required=True, help="the router document, JSON; watched"
     )
-    parser.add_argument(
-        "--listen", metavar="HOST:PORT", help="where to serve (default: what the document says)"
-    )
     arguments = parser.parse_args()
     to_stderr()
     try:
-        asyncio.run(_serve(arguments.document, arguments.listen))
+        asyncio.run(_serve(arguments.document))
     except (DocumentError, RouterError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

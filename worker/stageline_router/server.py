@@ -8,16 +8,15 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from stageline.oip import grpc_service_pb2_grpc as services
 from stageline.pool import POOL
 from stageline_api.documents import RouterDocument
 from stageline_router.admission import Admission
 from stageline_router.batcher import Batcher
+from stageline_router.chat import ChatTemplate
 from stageline_router.frontdoor import FrontDoor
 from stageline_router.pipelines import Pipelines
-from stageline_router.service import SERVICE, InferenceService
+from stageline_router.service import SERVICE, InferenceService, add_inference_service
 from stageline_router.text import Tokenizer
-from stageline_wire.address import bracketed
 from stageline_wire.logs import log
 
 MAX_REQUEST_BYTES = 256 << 20
@@ -46,9 +45,9 @@ class RouterServer:
     holds them if need be, the names of the service and of the model that one would be answered.
     """
 
-    def __init__(self, document: RouterDocument, listen: str | None = None) -> None:
+    def __init__(self, document: RouterDocument) -> None:
         self.document = document
-        self.address = bracketed(listen or document.listen)
+        self.address = document.listen
         self._pipelines = Pipelines(document.model, self._readiness_changed)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -61,19 +60,21 @@ class RouterServer:
         document = self.document
         try:
             tokenizer = Tokenizer.load(document.uri)
+            template = ChatTemplate.load(document.uri) if tokenizer else None
         except ValueError as error:
             raise RouterError(str(error)) from None
         delay = document.max_delay_milliseconds / 1000
         door = FrontDoor(
             document.model,
             tokenizer,
+            template,
             self._pipelines,
             Batcher(self._pipelines, document.max_batch_size, delay),
             Admission(document.max_queue),
         )
         server = grpc.aio.server(options=_OPTIONS)
         service = InferenceService(door, document.max_batch_size, delay)
-        services.add_GRPCInferenceServiceServicer_to_server(service, server)
+        add_inference_service(service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server, pool=POOL)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stageline_local.client import Object
 from stageline_local.kubelet.addresses import HOST, Addresses
-from stageline_local.kubelet.places import addressed, located
+from stageline_local.kubelet.places import addressed, bound, located
 from stageline_local.kubelet.refusals import ConfigError
 from stageline_local.kubelet.sources import Sources
 from stageline_local.kubelet.variables import environment, expand, field_value
@@ -58,13 +58,13 @@ def named_address(addresses: Addresses, hostname: str, subdomain: str, namespace
     return addresses.of(f"{hostname}.{subdomain}.{namespace}")
 
 
-def rewriter(addresses: Addresses) -> Callable[[str], str]:
-    """What puts the pods' addresses into a text."""
+def rewriter(addresses: Addresses, own: str) -> Callable[[str], str]:
+    """What puts the pods' addresses into a text of the pod whose address is `own`."""
 
     def address_of(hostname: str, subdomain: str, namespace: str) -> str:
         return named_address(addresses, hostname, subdomain, namespace)
 
-    return lambda text: addressed(text, address_of)
+    return lambda text: bound(addressed(text, address_of), own)
 
 
 def process_spec(
@@ -87,7 +87,7 @@ def process_spec(
     mounts[container.get("terminationMessagePath") or _TERMINATION_LOG] = str(
         place.termination_log(name)
     )
-    by_address = rewriter(addresses)
+    by_address = rewriter(addresses, address)
 
     def here(text: str) -> str:
         return located(by_address(text), mounts)

@@ -1,7 +1,8 @@
 """Where a container's paths and names are on this machine: pure.
 
 A process sees neither its pod's mounts nor the cluster's DNS. So in its command, environment and
-configuration a mount's path becomes the real folder, and a pod's name becomes its address.
+configuration a mount's path becomes the real folder, and a pod's name becomes its address. All its
+addresses are its own one: it shares the machine with every other pod.
 """
 
 from __future__ import annotations
@@ -15,11 +16,17 @@ _LABEL: Final = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _POD_NAME: Final = re.compile(
     rf"(?<![\w.-])({_LABEL})\.({_LABEL})\.({_LABEL})\.svc\.{re.escape(CLUSTER_DOMAIN)}(?![\w-]|\.\w)"
 )
+_EVERYWHERE: Final = re.compile(r"(?<![\w.:])(?:0\.0\.0\.0|\[::\])(?=:\d)")
 
 
 def addressed(text: str, address_of: Callable[[str, str, str], str]) -> str:
     """Put the pods' addresses in; `address_of` takes hostname, subdomain and namespace."""
     return _POD_NAME.sub(lambda match: address_of(match[1], match[2], match[3]), text)
+
+
+def bound(text: str, address: str) -> str:
+    """Let what would listen on every address listen on this one."""
+    return _EVERYWHERE.sub(address, text)
 
 
 def located(text: str, folders: Mapping[str, str]) -> str:

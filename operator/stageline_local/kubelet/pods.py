@@ -168,7 +168,7 @@ class PodKeeper:
         if pod["spec"].get("initContainers"):
             raise ConfigError("a pod that is a process has no init containers")
         folders = volume_folders(pod, place.volumes)
-        files = volume_files(pod, host.sources, rewriter(host.addresses))
+        files = volume_files(pod, host.sources, rewriter(host.addresses, self._address))
         for name, folder in folders.items():
             if folder.is_relative_to(place.volumes):
                 folder.mkdir(parents=True, exist_ok=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from stageline_api.documents import PipelineAddress
 from stageline_api.rendering import router_document
 from stageline_api.resource import PipelineDeployment
+from stageline_api.spec import RouterSpec
 from stageline_operator import names
 from stageline_operator.kinds import (
     CONFIG_MAP,
@@ -19,7 +22,7 @@ from stageline_operator.kinds import (
 )
 from stageline_operator.labels import ROUTER_COMPONENT
 from stageline_operator.observed import PipelineKey, RevisionRecord
-from stageline_operator.render import pods
+from stageline_operator.render import pods, secrets
 from stageline_operator.render.metadata import child, owner, selector
 from stageline_operator.render.patching import Patched, patched
 from stageline_operator.render.source import record_source
@@ -31,7 +34,19 @@ DOCUMENT_HASH: Final = "stageline.dev/document"
 """Annotation of a router's pod: a kubelet that sees another one brings the new document at once."""
 _DOCUMENT_KEY = "router.json"
 _DOCUMENT_FOLDER = "/etc/stageline"
+_FRONT_FOLDER = "/var/run/stageline/front"
+_TOKENS_FOLDER = "/var/run/stageline/tokens"
 _HASH_LENGTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _SecretFolder:
+    """A Secret that a router reads, and the flag that says where it is."""
+
+    name: str
+    secret: str
+    flag: str
+    path: str
 
 
 def router_deployment(
@@ -77,7 +92,7 @@ def router_service(resource: Object, deployment: PipelineDeployment) -> Object:
                     "port": port,
                     "targetPort": port,
                     "protocol": "TCP",
-                    "appProtocol": "kubernetes.io/h2c",
+                    "appProtocol": "https" if deployment.spec.router.tls else "kubernetes.io/h2c",
                 }
             ],
         },
@@ -90,16 +105,25 @@ def router_config(
     record: RevisionRecord,
     kept: Sequence[PipelineKey],
     settings: RenderSettings,
+    secured: Collection[PipelineKey] = (),
 ) -> Object:
-    """The routers' document, which lists the pipelines that are kept: the record of intent."""
+    """The routers' document, which lists the pipelines that are kept: the record of intent.
+
+    The leaders of those that are `secured` ask for certificates.
+    """
     document = router_document(
         deployment,
         record_source(resource, record, settings).uri,
         f"0.0.0.0:{deployment.spec.router.port}",
-        {
-            names.pipeline_name(owner(resource), key): leader_address(resource, key, settings)
+        f"0.0.0.0:{pods.HEALTH_PORT}",
+        [
+            PipelineAddress(
+                name=names.pipeline_name(owner(resource), key),
+                leader=leader_address(resource, key, settings),
+                tls=key in secured,
+            )
             for key in kept
-        },
+        ],
     )
     return child(
         resource,
@@ -134,6 +158,18 @@ def router_budget(resource: Object, deployment: PipelineDeployment) -> Object | 
     )
 
 
+def _secret_folders(resource: Object, router: RouterSpec) -> list[_SecretFolder]:
+    """Its own certificate has a place even where no pipeline asks for one, since one may later."""
+    own = names.certificate(owner(resource), "router")
+    found = [_SecretFolder("tls", own, "--credentials", secrets.FOLDER)]
+    if router.tls is not None:
+        found.append(_SecretFolder("front", router.tls.secret_name, "--tls", _FRONT_FOLDER))
+    if router.auth is not None:
+        name = router.auth.token_secret_name
+        found.append(_SecretFolder("tokens", name, "--tokens", _TOKENS_FOLDER))
+    return found
+
+
 def _template(
     resource: Object,
     deployment: PipelineDeployment,
@@ -141,6 +177,7 @@ def _template(
     settings: RenderSettings,
 ) -> Object:
     router = deployment.spec.router
+    folders = _secret_folders(resource, router)
     source = record_source(resource, record, settings)
     container = pods.container(
         CONTAINER,
@@ -150,27 +187,35 @@ def _template(
         args=[
             "--document",
             f"{_DOCUMENT_FOLDER}/{_DOCUMENT_KEY}",
-            "--listen",
-            f"$(POD_IP):{router.port}",
+            *(word for folder in folders for word in (folder.flag, folder.path)),
         ],
-        env=(pods.pod_ip(),),
-        ports=[{"name": "grpc", "containerPort": router.port, "protocol": "TCP"}],
+        ports=[
+            {"name": "grpc", "containerPort": router.port, "protocol": "TCP"},
+            pods.health_port(),
+        ],
         resources=pods.resources(router.resources),
-        volumeMounts=[{"name": "document", "mountPath": _DOCUMENT_FOLDER, "readOnly": True}],
-        **pods.probes(router.port, "router"),
+        volumeMounts=[
+            secrets.mount("document", _DOCUMENT_FOLDER),
+            *(secrets.mount(folder.name, folder.path) for folder in folders),
+        ],
+        **pods.probes("router"),
     )
     config = {
         "name": names.router(owner(resource)),
         "items": [{"key": _DOCUMENT_KEY, "path": _DOCUMENT_KEY}],
     }
     document = {"name": "document", "configMap": config}
+    # All are optional: a router says itself what is missing, and a kubelet would say nothing.
+    volumes = [secrets.volume(folder.name, folder.secret, optional=True) for folder in folders]
     whole = child(resource, DEPLOYMENT, "", ROUTER_COMPONENT)
     template = {
         "metadata": {
             "labels": whole["metadata"]["labels"],
             "annotations": {pods.DEFAULT_CONTAINER: CONTAINER},
         },
-        "spec": pods.pod_spec(resource, container, source, [document], restartPolicy="Always"),
+        "spec": pods.pod_spec(
+            resource, container, source, [document, *volumes], restartPolicy="Always"
+        ),
     }
     where = Patched(owner(resource), CONTAINER, "spec.router.podTemplate")
     return patched(template, router.pod_template, where)

@@ -363,7 +363,7 @@ def test_the_router_is_told_which_pipelines_are_kept():
     )["addresses"][0]  # fmt: skip
     assert (told.max_batch_size, told.max_queue, told.model) == (4, 9, "llama")
     router = container(made.router()["spec"]["template"], "router")
-    assert router["args"][-2:] == ["--listen", "$(POD_IP):9000"]
+    assert told.listen == "0.0.0.0:9000", "kubectl port-forward calls a pod on its loopback"
     assert router["readinessProbe"]["grpc"] == {"port": 9000, "service": "router"}
 
 
