@@ -41,15 +41,18 @@ _BAD: Final = frozenset(
 )
 _OF_STAGES: Final = frozenset(
     {
-        Reason.STAGE_UNSCHEDULABLE, Reason.STAGE_IMAGE_PULL, Reason.STAGE_CONFIG,
-        Reason.STAGE_OUT_OF_MEMORY, Reason.STAGE_CRASHED, Reason.STAGE_EVICTED,
+        Reason.STAGE_UNSCHEDULABLE, Reason.STAGE_VOLUME, Reason.STAGE_IMAGE_PULL,
+        Reason.STAGE_CONFIG, Reason.STAGE_OUT_OF_MEMORY, Reason.STAGE_CRASHED, Reason.STAGE_EVICTED,
         Reason.STAGE_NODE_LOST, Reason.STAGE_FAILED, Reason.STAGE_LEAVING,
         Reason.STAGE_STARTING, Reason.STAGE_LOADING,
     }
 )  # fmt: skip
 _OF_SCHEDULING: Final = frozenset(
-    {Reason.NAME_TAKEN, Reason.QUOTA_EXCEEDED, Reason.CHILD_REFUSED, Reason.STAGE_UNSCHEDULABLE}
-)
+    {
+        Reason.NAMESPACE_TERMINATING, Reason.NAME_TAKEN, Reason.QUOTA_EXCEEDED,
+        Reason.CHILD_REFUSED, Reason.STAGE_UNSCHEDULABLE, Reason.STAGE_VOLUME,
+    }
+)  # fmt: skip
 _OF_RINGS: Final = frozenset(
     {Reason.RING_BROKEN, Reason.PIPELINE_SILENT, Reason.PIPELINE_CONNECTING}
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ from stageline_operator.messages import clean, joined
 from stageline_operator.observed import PodKey
 from stageline_operator.planning import Planning
 from stageline_operator.reasons import Reason
+from stageline_operator.refusals import refusal
 from stageline_operator.situation import Pipeline, Situation, Stage
 from stageline_operator.truth import CONFIG_REASONS, IMAGE_REASONS, PodTruth
 
@@ -31,8 +33,10 @@ _BY_WORD: Final = {
     "Terminated": Reason.STAGE_EVICTED,
     "NodeLost": Reason.STAGE_NODE_LOST,
 }
+_VOLUME: Final = re.compile(r"(?i)persistentvolume|volume node affinity")
 _ADVICE: Final = {
     Reason.STAGE_UNSCHEDULABLE: "add nodes that fit, or change what {spec} asks of them",
+    Reason.STAGE_VOLUME: "make the claim or the volume, or change what {spec} mounts",
     Reason.STAGE_IMAGE_PULL: "check {spec}.image",
     Reason.STAGE_CONFIG: "check the Secrets, ConfigMaps and volumes that {spec} names",
     Reason.STAGE_OUT_OF_MEMORY: "raise the memory in {spec}.resources.limits",
@@ -111,13 +115,9 @@ def _of_children(situation: Situation) -> Iterator[Problem]:
             f"{kind.kind} {name} is {owner}'s: rename or delete it, or give this "
             "PipelineDeployment another name",
         )
-    for (kind, name), refusal in sorted(situation.observed.refused.items(), key=str):
-        quota = "exceeded quota" in refusal
-        yield Problem(
-            Reason.QUOTA_EXCEEDED if quota else Reason.CHILD_REFUSED,
-            f"{kind.kind} {name} was refused: {refusal}"
-            + (": raise the quota, or lower spec.replicas or spec.resources" if quota else ""),
-        )
+    for (kind, name), sentence in sorted(situation.observed.refused.items(), key=str):
+        reason, words = refusal(sentence)
+        yield Problem(reason, f"{kind.kind} {name} was refused: {words}")
 
 
 def _of_budget(situation: Situation, healing: Healing) -> Iterator[Problem]:
@@ -186,6 +186,9 @@ def _of_router(situation: Situation) -> Iterator[Problem]:
     router = situation.router
     if not router.exists:
         return
+    if router.refused:
+        reason, words = refusal(router.refused)
+        yield Problem(reason, f"a pod of the router was refused: {words}")
     for name, truth in router.pods:
         if truth.reason and not truth.deleting:
             why = _why(truth, name, "spec.router")
@@ -207,4 +210,8 @@ def _words(truth: PodTruth) -> str:
 
 
 def _reason(truth: PodTruth) -> Reason:
-    return _BY_WORD.get(truth.reason, Reason.STAGE_FAILED)
+    """The scheduler says Unschedulable of a missing claim too, and no node would mend that."""
+    found = _BY_WORD.get(truth.reason, Reason.STAGE_FAILED)
+    if found is Reason.STAGE_UNSCHEDULABLE and _VOLUME.search(truth.message):
+        return Reason.STAGE_VOLUME
+    return found

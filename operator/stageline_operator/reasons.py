@@ -19,10 +19,12 @@ class Reason(StrEnum):
     NOT_IN_THIS_VERSION = "NotInThisVersion"
     POD_TEMPLATE_REFUSED = "PodTemplateRefused"
     NAME_TAKEN = "NameTaken"
+    NAMESPACE_TERMINATING = "NamespaceTerminating"
     QUOTA_EXCEEDED = "QuotaExceeded"
     CHILD_REFUSED = "ChildRefused"
     RESTART_BUDGET_SPENT = "RestartBudgetSpent"
     STAGE_UNSCHEDULABLE = "StageUnschedulable"
+    STAGE_VOLUME = "StageVolume"
     STAGE_IMAGE_PULL = "StageImagePull"
     STAGE_CONFIG = "StageConfig"
     STAGE_OUT_OF_MEMORY = "StageOutOfMemory"
@@ -55,8 +57,10 @@ class Reason(StrEnum):
     SCALED_TO_ZERO = "ScaledToZero"
     PLANNED = "Planned"
     PLANNED_WITHOUT_MEMORY = "PlannedWithoutMemory"
+    PLANNED_WITH_OLD_CRD = "PlannedWithOldCRD"
     SCHEDULED = "Scheduled"
     LOADED = "Loaded"
+    LOADED_WITHOUT_CACHE = "LoadedWithoutCache"
     CONNECTED = "Connected"
     AVAILABLE = "Available"
     SERVING = "Serving"
@@ -89,11 +93,13 @@ _MEANINGS: Final = {
     Reason.MODEL_CHANGED: "The new model answers other requests than the one that is served.",
     Reason.NOT_IN_THIS_VERSION: "The spec asks for what this version cannot do.",
     Reason.POD_TEMPLATE_REFUSED: "A podTemplate is no valid patch, or changes what it may not.",
+    Reason.NAMESPACE_TERMINATING: "The namespace is being deleted: no child can be made in it.",
     Reason.NAME_TAKEN: "A child cannot be made: an object of somebody else has its name.",
     Reason.QUOTA_EXCEEDED: "The namespace's quota does not allow another child.",
     Reason.CHILD_REFUSED: "The API server or an admission webhook refused a child.",
     Reason.RESTART_BUDGET_SPENT: "A stage was replaced again and again and is not well.",
     Reason.STAGE_UNSCHEDULABLE: "No node fits the pod of a stage.",
+    Reason.STAGE_VOLUME: "A volume of a stage is missing, or no node can have it.",
     Reason.STAGE_IMAGE_PULL: "The image of a stage cannot be pulled.",
     Reason.STAGE_CONFIG: "The container of a stage cannot be made: a Secret or volume is missing.",
     Reason.STAGE_OUT_OF_MEMORY: "A stage used more memory than its limit.",
@@ -124,8 +130,10 @@ _MEANINGS: Final = {
     Reason.SCALED_TO_ZERO: "spec.replicas is 0.",
     Reason.PLANNED: "The model is cut, and every stage fits.",
     Reason.PLANNED_WITHOUT_MEMORY: "The model is cut; whether it fits could not be checked.",
+    Reason.PLANNED_WITH_OLD_CRD: "The model is cut, but the cluster's CRD drops newer fields.",
     Reason.SCHEDULED: "Every stage has a node.",
     Reason.LOADED: "Every stage has its weights in memory.",
+    Reason.LOADED_WITHOUT_CACHE: "Every stage has its weights, but one could not keep them.",
     Reason.CONNECTED: "A canary microbatch went round every ring.",
     Reason.AVAILABLE: "A router answers.",
     Reason.SERVING: "As many pipelines as asked for serve, and a router leads to them.",

@@ -108,6 +108,8 @@ class Router:
     """Of the newest shape."""
     pods: tuple[tuple[str, PodTruth], ...]
     """By name."""
+    refused: str = ""
+    """Why the API server will not have one of its pods."""
 
     @property
     def settled(self) -> bool:
@@ -190,9 +192,10 @@ class Situation:
 
     def keeping(self, kept: Collection[PipelineKey]) -> Situation:
         """The same, with other pipelines to be kept."""
-        return Situation(
-            self.observed, self.deployment, self.records, tuple(sorted(kept)), self.profile
-        )
+        ordered = tuple(sorted(kept))
+        if ordered == self.kept:
+            return self
+        return Situation(self.observed, self.deployment, self.records, ordered, self.profile)
 
     def _pipeline(self, key: PipelineKey, kept: bool, pods: Mapping[int, Object]) -> Pipeline:
         record = self.records.get(key.revision)
@@ -291,4 +294,18 @@ def _router(deployment: Object | None, pods: tuple[tuple[str, PodTruth], ...]) -
         available=max(ready, int(status.get("availableReplicas", 0))),
         updated=int(status.get("updatedReplicas", 0)) if current else 0,
         pods=pods,
+        refused=_refused(status) if current else "",
     )
+
+
+def _refused(status: Object) -> str:
+    failure = next(
+        (
+            condition
+            for condition in status.get("conditions") or ()
+            if condition["type"] == "ReplicaFailure" and condition["status"] == "True"
+        ),
+        {},
+    )
+    message: str = failure.get("message", "")
+    return message

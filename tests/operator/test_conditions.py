@@ -287,6 +287,30 @@ TABLE = {
         ("Ready=False ChildRefused", "Stalled=False Progressing"),
         "was refused: denied by policy",
     ),
+    "the namespace ends": Told(
+        scene(
+            A0,
+            pods={},
+            reports={},
+            refused={
+                (POD, "llama-aaa-0-0"): 'pods "llama-aaa-0-0" is forbidden: unable to create new '
+                "content in namespace x because it is being terminated"
+            },
+        ),
+        ("Ready=False NamespaceTerminating", "Stalled=False Progressing"),
+        "because it is being terminated: it ends with its namespace",
+    ),
+    "a claim that is not there": Told(
+        sick(unschedulable(ONE, message='persistentvolumeclaim "models" not found')),
+        ("Ready=False StageVolume", "StagesScheduled=False StageVolume"),
+        'Unschedulable: persistentvolumeclaim "models" not found: make the claim or the volume',
+    ),
+    "a router that a quota forbids": Told(
+        scene(A0, front=router(0, refused="pods is forbidden: exceeded quota: q, limited: pods=3")),
+        ("Ready=False QuotaExceeded",),
+        "a pod of the router was refused: pods is forbidden: exceeded quota: q, limited: pods=3: "
+        "raise the quota",
+    ),
     "the worst first": Told(
         scene(
             A0,

@@ -187,8 +187,11 @@ def pods_of(*pipelines: PipelineKey) -> dict[PodKey, Object]:
     }
 
 
-def router(available: int = 1, wanted: int = 1, updated: int | None = None) -> Object:
-    """The router's Deployment."""
+def router(
+    available: int = 1, wanted: int = 1, updated: int | None = None, refused: str = ""
+) -> Object:
+    """The router's Deployment; `refused` is why its next pod cannot be made."""
+    failure = {"type": "ReplicaFailure", "status": "True", "message": refused}
     return {
         "metadata": {"name": names.router(NAME), "generation": 1},
         "spec": {"replicas": wanted},
@@ -196,6 +199,7 @@ def router(available: int = 1, wanted: int = 1, updated: int | None = None) -> O
             "observedGeneration": 1,
             "availableReplicas": available,
             "updatedReplicas": wanted if updated is None else updated,
+            "conditions": [failure] if refused else [],
         },
     }
 
