@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
 
 QUANTITY_PATTERN = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
 DURATION_PATTERN = r"^([0-9]{1,9}(\.[0-9]{1,9})?(us|ms|s|m|h)){1,5}$"
@@ -31,6 +32,7 @@ _UNITS = {
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
+@lru_cache(maxsize=512)
 def parse_quantity(text: str) -> Fraction:
     """The exact number that a Kubernetes quantity stands for; ValueError says what is wrong."""
     match = re.fullmatch(QUANTITY_PATTERN, text) if len(text) <= LONGEST else None
@@ -47,6 +49,7 @@ def quantity_bytes(text: str) -> int:
     return math.floor(parse_quantity(text))
 
 
+@lru_cache(maxsize=512)
 def parse_duration(text: str) -> float:
     """Milliseconds of a duration such as 2ms or 1m30s; ValueError says what is wrong."""
     if len(text) > LONGEST or not re.fullmatch(DURATION_PATTERN, text):

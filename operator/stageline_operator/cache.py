@@ -72,15 +72,17 @@ class Cache:
         self._debts: dict[tuple[Kind, str], Debt] = {}
 
     def heard(self, event: str | None, obj: Object) -> Key | None:
-        """Take in a watch event (DELETED, or anything else); the key that it concerns."""
+        """Take in a watch event (DELETED, or anything else); the key for which it is news.
+
+        Most events tell of our own writes, of which the answers have told already.
+        """
         key = key_of(obj)
         if key is None:
             return None
         self._pay(obj)
-        if event == "DELETED":
-            self._remove(key, obj)
-        else:
-            self._put(key, obj)
+        if event != "DELETED":
+            return key if self._put(key, obj) else None
+        self._remove(key, obj)
         return key
 
     def answered(self, key: Key, obj: Object, now: float) -> None:

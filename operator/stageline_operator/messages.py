@@ -7,6 +7,7 @@ more people than the pod's Secret is.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from stageline_api.status import MAX_MESSAGE
@@ -21,6 +22,7 @@ _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
 _KNOWN_TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{8,}|AKIA[A-Z0-9]{12,}|gh[pousr]_[A-Za-z0-9]{20,})")
 
 
+@lru_cache(maxsize=512)  # the same few sentences, again and again
 def clean(text: str, limit: int = MAX_MESSAGE) -> str:
     """`text` on one line, without credentials, and at most `limit` characters long."""
     text = " ".join(text[: 8 * limit].split())

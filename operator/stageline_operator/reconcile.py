@@ -11,7 +11,8 @@
 
 A step begins when the one before it is done without exception, since what a step does may rest on
 what the one before has recorded. Answers go into the cache at once, so that the next decision sees
-them even before the watch does. Whatever went otherwise than foreseen ends in Later: look again.
+them even before the watch does, and what the watch then tells of them is no news. Whatever went
+otherwise than foreseen ends in Later: look again.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ Reports = Callable[[Key], Mapping[PipelineKey, PipelineReport]]
 _ROUNDS: Final = 3
 """Decisions in one reconcile: what is refused in the third is tried at the next."""
 _FORCED_GRACE_SECONDS: Final = 0
+_SECOND_LOOK_SECONDS: Final = 1.0
+"""After a write to children: what is made or gone may itself be a reason to do more."""
 
 
 class Reconciler:
@@ -99,7 +102,7 @@ class Reconciler:
             try:
                 if await one.effects(decision, self._slots):
                     await one.tell(decision)
-                    return _soonest(decision.again, memory.due(_now()))
+                    return _soonest(decision.again, memory.due(_now()), one.again)
             finally:
                 one.log()
         raise Later("the API server refuses one child after the other")
@@ -128,6 +131,7 @@ class _Execution:
         self._memory = memory
         self._unforeseen: list[str] = []
         self._done: list[str] = []
+        self._wrote_children = False
 
     async def effects(self, decision: Decision, slots: asyncio.Semaphore) -> bool:
         """Whether the decision stands; otherwise decide anew with what the memory knows now."""
@@ -139,6 +143,7 @@ class _Execution:
         )
         for step in steps:
             await _together(step, slots)
+            self._wrote_children = bool(self._done)
             if self._unforeseen:
                 raise Later(self._unforeseen[0])
             if self._memory.obstacles != before:
@@ -161,6 +166,11 @@ class _Execution:
         complaints, self._memory.complaints = self._memory.complaints, []
         for notice in (*complaints, *decision.notices):
             await self._post(notice)
+
+    @property
+    def again(self) -> float | None:
+        """Seconds until a second look is due, though nobody may tell of anything new."""
+        return _SECOND_LOOK_SECONDS if self._wrote_children else None
 
     def log(self) -> None:
         """One line for a decision that did something."""

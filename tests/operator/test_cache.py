@@ -63,6 +63,14 @@ def test_a_late_event_does_not_undo_a_newer_answer():
     assert seen(cache)["spec"] == "new"
 
 
+def test_what_an_answer_has_told_already_is_no_news():
+    cache = cache_of(resource(1))
+    cache.answered(KEY, child(5), 0.0)
+    assert cache.heard("ADDED", child(5)) is None
+    assert cache.heard("MODIFIED", child(6)) == KEY
+    assert cache.heard("DELETED", child(7)) == KEY
+
+
 def test_a_late_answer_does_not_bring_back_what_was_deleted():
     cache = cache_of(resource(1), child(2))
     cache.heard("DELETED", child(9))
