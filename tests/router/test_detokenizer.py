@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers
 
-from stageline_router.text import Detokenizer, Tokenizer
+from stageline_router.detokenizer import Detokenizer
+from stageline_router.text import Tokenizer
 
 
 def byte_level() -> Tokenizer:

@@ -129,11 +129,13 @@ def test_a_leader_that_falls_silent_lets_its_requests_go(monkeypatch):
         stub = services.GRPCInferenceServiceStub(channel)
         assert stub.ModelInfer(text(b"a"), timeout=30).outputs
         pipeline.kill(0, signal.SIGSTOP)  # it hangs; its connections stay
+        held = stub.ModelInfer.future(text(b"a"), timeout=60)
         with pytest.raises(grpc.RpcError) as error:
-            stub.ModelInfer(text(b"a"), timeout=30)
+            stub.ModelInfer(text(b"a"), timeout=6)
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "reported nothing" in error.value.details()
         pipeline.kill(0, signal.SIGCONT)
+        assert held.result(60).outputs, "it was not sent again"
         assert stub.ModelInfer(text(b"a"), timeout=30).outputs, "it was not found again"
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from stageline.oip import grpc_service_pb2 as oip
 from stageline_router.errors import Invalid
-from stageline_router.options import GenerationOptions, read_options
+from stageline_router.asking import read_options
+from stageline_router.options import GenerationOptions
 from stageline_router.tensors import Input
 
 
@@ -31,7 +32,6 @@ def test_without_options_a_short_greedy_text_is_made():
     options = read()
     assert (options.max_tokens, options.temperature, options.seed) == (16, 0.0, None)
     assert not options.stream
-    assert not options.exclude_input, "a whole text begins with its prompt, as Triton's does"
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_without_options_a_short_greedy_text_is_made():
         ({}, {"max_tokens": 7}, {"max_tokens": 5}, {"max_tokens": 7}),
         ({}, {"max_tokens": "7", "top_p": "0.5"}, {}, {"max_tokens": 7, "top_p": 0.5}),
         ({}, None, {"sampling_parameters": '{"top_k": 3}'}, {"top_k": 3}),
-        ({"stream": True}, None, {"stream": False}, {"stream": True, "exclude_input": True}),
+        ({"stream": True}, None, {"stream": False}, {"stream": True, "exclude_input_in_output": None}),
         ({"streaming": True}, None, {}, {"stream": True}),
         ({"stream": True}, {"streaming": False}, {"streaming": False}, {"stream": True}),
         ({}, {"stop": "[INST]"}, {"stop": "x"}, {"stop": ("[INST]",)}),
         ({}, {"stop": "3"}, {}, {"stop": ("3",)}),
-        ({"exclude_input_in_output": True}, None, {}, {"exclude_input": True}),
+        ({"exclude_input_in_output": True}, None, {}, {"exclude_input_in_output": True}),
         ({}, {"stop": "end"}, {}, {"stop": ("end",)}),
         ({}, {"stop": ["a", "b"], "stop_token_ids": [3]}, {}, {"stop": ("a", "b")}),
         ({}, None, {"stop": '["a", "b"]', "stop_token_ids": "[3, 4]"}, {"stop_token_ids": (3, 4)}),
@@ -69,7 +69,7 @@ def test_options_come_from_inputs_json_and_parameters(inputs, sampling, paramete
         ('{"temperature": NaN}', "temperature is nan: "),
         ('{"temperature": Infinity}', "temperature is inf: "),
         ({"temperature": -0.1}, "temperature is -0.1: "),
-        ({"top_p": 0}, "top_p is 0: input should be greater than 0"),
+        ({"top_p": 0}, "top_p is 0: input should be greater than or equal to 0.000001"),
         ({"top_p": 1.5}, "top_p is 1.5: "),
         ({"top_k": -2}, "top_k is -2: "),
         ({"seed": -1}, "seed is -1: "),
@@ -106,7 +106,10 @@ def test_a_stream_cannot_repeat_the_prompt():
         read({"stream": True, "exclude_input_in_output": False})
 
 
-@pytest.mark.parametrize("name", ["image", "top_k"])
-def test_an_input_that_is_no_flag_is_refused_by_name(name):
-    with pytest.raises(Invalid, match=f"no input '{name}'"):
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("top_k", "no input 'top_k': it has text_input"), ("image", "image is not served")],
+)
+def test_an_input_that_is_no_flag_is_refused_by_name(name, sentence):
+    with pytest.raises(Invalid, match=sentence):
         read({name: True})

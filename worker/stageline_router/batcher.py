@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from stageline_router.batches import Batch, Batches, Part
 from stageline_router.errors import Broken, Invalid, Refusal
 from stageline_router.leader import Leader
-from stageline_router.pipelines import HOLD, Pipelines
+from stageline_router.pipelines import Pipelines, Wait
 from stageline_router.rows import Rows, cut_rows, join_rows
 from stageline_wire import TensorView
 from stageline_wire.logs import log
@@ -25,7 +25,7 @@ _BUG = "the router failed on this microbatch, which is a bug in Stageline: its l
 @dataclass(slots=True)
 class _Request:
     rows: Rows
-    seconds: float
+    wait: Wait
     done: asyncio.Future[Answer]
     answers: dict[int, Answer] = field(default_factory=dict)  # by first row
     answered: int = 0  # rows
@@ -55,14 +55,14 @@ class Batcher:
         self._running: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def infer(self, rows: Rows, seconds: float = HOLD) -> Answer:
-        """The outputs, rows in order. `seconds` is the time it may wait for a ready pipeline.
+    async def infer(self, rows: Rows, wait: Wait) -> Answer:
+        """The outputs, rows in order. `wait`: how long it may wait for a ready pipeline.
 
         Raises Refusal. Cancelling gives the place free, and stops what only this request needs.
         """
         request = next(self._ids)
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._requests[request] = _Request(rows, seconds, done)
+        self._requests[request] = _Request(rows, wait, done)
         self._send(self._batches.add(rows.key, request, rows.count, time.monotonic()))
         try:
             return await done
@@ -135,8 +135,7 @@ class Batcher:
                 raise Broken(f"{leader.name} did not answer {rows} rows with as many")
             return answer
 
-        seconds = max(request.seconds for request in waiting)
-        answer = await self._pipelines.serve(ask, seconds)
+        answer = await self._pipelines.serve(ask, lambda: max(r.wait() for r in waiting))
         row = 0
         for part in parts:
             if (request := self._requests.get(part.request)) is not None:

@@ -8,7 +8,7 @@ from typing import cast
 
 from stageline.oip import grpc_service_pb2 as oip
 from stageline.v1 import pipeline_pb2 as pb
-from stageline_router.options import generation_inputs, generation_outputs
+from stageline_router.asking import generation_inputs, generation_outputs
 
 PLATFORM = "stageline"
 VERSION = "1"
@@ -24,9 +24,9 @@ class Described:
     optional: bool = False
 
 
-def inputs(info: pb.ModelInfo, has_tokenizer: bool) -> list[Described]:
+def inputs(info: pb.ModelInfo, has_tokenizer: bool, has_template: bool = False) -> list[Described]:
     """Tensors first; where text can be given instead of tokens, both are optional."""
-    text = _text_inputs(info) if has_tokenizer else []
+    text = _text_inputs(info, has_template) if has_tokenizer else []
     tensors = [
         Described(spec.name, spec.datatype, tuple(spec.shape), spec.optional or bool(text))
         for spec in info.inputs
@@ -38,11 +38,13 @@ def outputs(info: pb.ModelInfo, has_tokenizer: bool) -> list[Described]:
     """Tensors first, then those of generated text."""
     tensors = [Described(spec.name, spec.datatype, tuple(spec.shape)) for spec in info.outputs]
     if info.task == pb.GENERATE and has_tokenizer:
-        tensors += [Described(name, kind, tuple(s)) for name, kind, s, _ in generation_outputs()]
+        tensors += [Described(name, kind, tuple(s)) for name, kind, s in generation_outputs()]
     return tensors
 
 
-def metadata(name: str, info: pb.ModelInfo, has_tokenizer: bool) -> oip.ModelMetadataResponse:
+def metadata(
+    name: str, info: pb.ModelInfo, has_tokenizer: bool, has_template: bool
+) -> oip.ModelMetadataResponse:
     """The answer to ModelMetadata."""
     described = oip.ModelMetadataResponse.TensorMetadata
     return oip.ModelMetadataResponse(
@@ -51,7 +53,7 @@ def metadata(name: str, info: pb.ModelInfo, has_tokenizer: bool) -> oip.ModelMet
         platform=PLATFORM,
         inputs=[
             described(name=i.name, datatype=i.datatype, shape=i.shape)
-            for i in inputs(info, has_tokenizer)
+            for i in inputs(info, has_tokenizer, has_template)
         ],
         outputs=[
             described(name=o.name, datatype=o.datatype, shape=o.shape)
@@ -61,7 +63,12 @@ def metadata(name: str, info: pb.ModelInfo, has_tokenizer: bool) -> oip.ModelMet
 
 
 def config(
-    name: str, info: pb.ModelInfo, has_tokenizer: bool, max_batch_size: int, max_delay: float
+    name: str,
+    info: pb.ModelInfo,
+    has_tokenizer: bool,
+    has_template: bool,
+    max_batch_size: int,
+    max_delay: float,
 ) -> oip.ModelConfigResponse:
     """The answer to ModelConfig. `max_delay` in seconds.
 
@@ -78,7 +85,7 @@ def config(
             platform=PLATFORM,
             backend=PLATFORM,
             max_batch_size=0,
-            input=_config_inputs(inputs(info, has_tokenizer)),
+            input=_config_inputs(inputs(info, has_tokenizer, has_template)),
             output=[
                 oip.ModelOutput(name=o.name, data_type=_type(o), dims=o.shape)
                 for o in outputs(info, has_tokenizer)
@@ -89,9 +96,10 @@ def config(
     )
 
 
-def _text_inputs(info: pb.ModelInfo) -> list[Described]:
+def _text_inputs(info: pb.ModelInfo, has_template: bool) -> list[Described]:
     if info.task == pb.GENERATE:
-        return [Described(name, kind, tuple(s), o) for name, kind, s, o in generation_inputs()]
+        given = generation_inputs(chat=has_template)
+        return [Described(name, kind, tuple(shape), o) for name, kind, shape, o in given]
     return [Described("text_input", "BYTES", (-1,), optional=True)] if info.embeds_text else []
 
 

@@ -4,6 +4,7 @@ Refusal
 ├── Invalid          INVALID_ARGUMENT    the request is wrong
 ├── NotFound         NOT_FOUND           the model or version is not served here
 ├── Exhausted        RESOURCE_EXHAUSTED  too much is waiting already
+│   └── Unread       RESOURCE_EXHAUSTED  its client does not read
 ├── Unavailable      UNAVAILABLE         no pipeline can take it now
 │   └── Elsewhere    UNAVAILABLE         this pipeline drains: another may take it
 └── Broken           INTERNAL            a stage failed on it
@@ -39,9 +40,17 @@ class NotFound(Refusal):
 
 
 class Exhausted(Refusal):
-    """Too much work is waiting; later it may go."""
+    """Too much work is waiting; after `retry_after` seconds it may go."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unread(Exhausted):
+    """What was made for the client waits, and it does not take it."""
 
 
 class Unavailable(Refusal):
@@ -51,7 +60,7 @@ class Unavailable(Refusal):
 
 
 class Elsewhere(Unavailable):
-    """The pipeline did not take the request, or gives it back: another may serve it."""
+    """The pipeline did not take the request, or gives it back: nothing has happened to it."""
 
 
 class Broken(Refusal):

@@ -7,31 +7,34 @@ that what is wrong with it is told to its sender alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from stageline.oip import grpc_service_pb2 as oip
 from stageline.v1 import pipeline_pb2 as pb
 from stageline_router.admission import Admission
+from stageline_router.asking import MESSAGES, TEXT, read_options
 from stageline_router.batcher import Batcher
+from stageline_router.chat import ChatTemplate, read_messages
 from stageline_router.description import VERSION, inputs
 from stageline_router.errors import Invalid
-from stageline_router.generation import Delta, encode_prompt, generate
-from stageline_router.options import GenerationOptions, read_options
-from stageline_router.pipelines import Pipelines
+from stageline_router.generation import Generation, Prompt, encode_prompt
+from stageline_router.options import GenerationOptions
+from stageline_router.outgoing import Sender
+from stageline_router.pipelines import Pipelines, Wait
+from stageline_router.responses import TextResponses, in_stream
 from stageline_router.rows import Rows, TensorRows, TextRows
-from stageline_router.tensors import Input, read_inputs, write_strings, write_tensor
+from stageline_router.tensors import Input, read_inputs, write_tensor
 from stageline_router.text import Tokenizer, check_size, read_text
 from stageline_router.validation import check_model, check_outputs, check_tensors
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _LARGE = 32 << 10  # bytes
-_TEXT = "text_input"
 _EMBEDDING = "embedding"
-_TEXT_OUTPUTS = ("text_output", "finish_reason", "num_input_tokens", "num_output_tokens")
+_EMPTY_FINAL = "triton_enable_empty_final_response"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +44,11 @@ class _Asked:
     request: oip.ModelInferRequest
     inputs: Mapping[str, Input]
     info: pb.ModelInfo
-    seconds: float
+    wait: Wait
 
     @property
     def is_prompt(self) -> bool:
-        return _TEXT in self.inputs and self.info.task == pb.GENERATE
+        return self.info.task == pb.GENERATE and (TEXT in self.inputs or MESSAGES in self.inputs)
 
     @property
     def outputs(self) -> list[str]:
@@ -55,75 +58,75 @@ class _Asked:
 class FrontDoor:
     """Serves one model; every method that takes a request raises Refusal.
 
-    `seconds` is the time that the client leaves for a pipeline to become ready.
+    `wait` tells how long the client still leaves for a pipeline to become ready.
     """
 
     def __init__(
         self,
         model: str,
         tokenizer: Tokenizer | None,
+        template: ChatTemplate | None,
         pipelines: Pipelines,
         batcher: Batcher,
         admission: Admission,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.template = template
         self.pipelines = pipelines
         self._batcher = batcher
         self._admission = admission
 
-    async def infer(self, request: oip.ModelInferRequest, seconds: float) -> oip.ModelInferResponse:
-        """The one answer of a request: tensors, embeddings or a whole text."""
+    async def infer(self, request: oip.ModelInferRequest, wait: Wait) -> oip.ModelInferResponse:
+        """The one answer of a request: tensors, embeddings or whole texts."""
         with self._place(request):
-            asked = await self._read(request, seconds)
+            asked = await self._read(request, wait)
             if not asked.is_prompt:
                 return await self._rows(asked)
             options = read_options(request, asked.inputs)
             if options.stream:
                 raise Invalid("ModelInfer answers once: ask for a stream with ModelStreamInfer")
-            return await self._whole_text(asked, options)
+            return await self._whole_texts(asked, options)
 
-    async def stream(
-        self, request: oip.ModelInferRequest, seconds: float
-    ) -> AsyncGenerator[oip.ModelInferResponse, None]:
-        """The answers of one request of a stream; the last has `triton_final_response` true."""
+    async def stream(self, request: oip.ModelInferRequest, wait: Wait, sender: Sender) -> None:
+        """Send the answers of one request; the last has `triton_final_response` true."""
         with self._place(request):
-            asked = await self._read(request, seconds)
+            asked = await self._read(request, wait)
             if not asked.is_prompt:
-                yield _final(await self._rows(asked), True)
+                sender.send(in_stream(await self._rows(asked), final=True))
                 return
             options = read_options(request, asked.inputs)
-            if not options.stream:
-                yield _final(await self._whole_text(asked, options), True)
-                return
-            async with aclosing(self._deltas(asked, options)) as responses:
-                async for response in responses:
-                    yield response
+            if options.stream:
+                await self._deltas(asked, options, sender)
+            else:
+                sender.send(in_stream(await self._whole_texts(asked, options), final=True))
 
     def _place(self, request: oip.ModelInferRequest) -> AbstractContextManager[None]:
         check_model(request.model_name, request.model_version, self.model)
         return self._admission.place(request.ByteSize())
 
-    async def _read(self, request: oip.ModelInferRequest, seconds: float) -> _Asked:
-        info = await self.pipelines.info(seconds)
-        return _Asked(request, await _aside(request, read_inputs, request), info, seconds)
+    async def _read(self, request: oip.ModelInferRequest, wait: Wait) -> _Asked:
+        info = await self.pipelines.info(wait())
+        return _Asked(request, await _aside(request, read_inputs, request), info, wait)
 
     async def _rows(self, asked: _Asked) -> oip.ModelInferResponse:
-        if _TEXT in asked.inputs:
+        if TEXT in asked.inputs:
             rows: Rows = await _aside(asked.request, self._text_rows, asked)
         else:
             check_tensors(asked.inputs, asked.info)
             views = tuple(tensor.view() for tensor in asked.inputs.values())
             rows = TensorRows(views, check_outputs(asked.outputs, asked.info))
-        response = self._response(asked.request)
-        for tensor in await self._batcher.infer(rows, asked.seconds):
+        response = oip.ModelInferResponse(
+            model_name=self.model, model_version=VERSION, id=asked.request.id
+        )
+        for tensor in await self._batcher.infer(rows, asked.wait):
             data = bytes(tensor.data)
             write_tensor(response, tensor.name, tensor.datatype.name, tensor.shape, data)
         return response
 
     def _text_rows(self, asked: _Asked) -> TextRows:
         info, tokenizer = asked.info, self._text_tokenizer(asked.info)
-        if others := sorted(set(asked.inputs) - {_TEXT}):
+        if others := sorted(set(asked.inputs) - {TEXT}):
             raise Invalid(f"give text_input or token tensors, not both: drop {', '.join(others)}")
         if set(asked.outputs) - {_EMBEDDING}:
             raise Invalid(
@@ -132,7 +135,7 @@ class FrontDoor:
             )
         texts = [
             _row(row, text, tokenizer, info)
-            for row, text in enumerate(read_text(asked.inputs[_TEXT]))
+            for row, text in enumerate(read_text(asked.inputs[TEXT]))
         ]
         optional = tuple(spec.name for spec in info.inputs if spec.optional)
         return TextRows(tuple(texts), info.pad_token_id, optional, (_EMBEDDING,))
@@ -148,70 +151,62 @@ class FrontDoor:
             raise Invalid(f"{self.model} takes no text: send {names}")
         return self.tokenizer
 
-    def _prompt(self, asked: _Asked) -> tuple[str, list[int]]:
-        tokenizer = self._text_tokenizer(asked.info)
-        for name in asked.outputs:
-            if name not in _TEXT_OUTPUTS:
-                raise Invalid(
-                    f"text generation has no output {name}: it has {', '.join(_TEXT_OUTPUTS)}"
-                )
-        texts = read_text(asked.inputs[_TEXT])
-        if len(texts) != 1:
-            raise Invalid(f"text_input has {len(texts)} prompts: send each in a request of its own")
-        return texts[0], encode_prompt(texts[0], tokenizer, asked.info)
-
-    async def _whole_text(
+    async def _whole_texts(
         self, asked: _Asked, options: GenerationOptions
     ) -> oip.ModelInferResponse:
-        text, prompt = await _aside(asked.request, self._prompt, asked)
-        made = [] if options.exclude_input else [text]
-        last: Delta | None = None
-        async with aclosing(self._generate(prompt, options, asked.seconds)) as deltas:
-            async for last in deltas:
-                made.append(last.text)
-        assert last is not None, "a generation ends with a reason or an error"
-        return self._text_response(asked, options, "".join(made), last)
+        prompt, responses = await self._prepare(asked, options)
+        generation = self._generation(prompt, options)
+        await generation.run(self.pipelines, asked.wait)
+        excluded = options.exclude_input_in_output
+        repeated = MESSAGES not in asked.inputs if excluded is None else not excluded
+        return responses.whole(generation, repeat=prompt.text if repeated else "")
 
-    async def _deltas(
-        self, asked: _Asked, options: GenerationOptions
-    ) -> AsyncGenerator[oip.ModelInferResponse, None]:
-        _, prompt = await _aside(asked.request, self._prompt, asked)
-        empty_final = asked.request.parameters["triton_enable_empty_final_response"].bool_param
-        async with aclosing(self._generate(prompt, options, asked.seconds)) as deltas:
-            async for delta in deltas:
-                last = delta.finish_reason is not None
-                if delta.text or last:
-                    response = self._text_response(asked, options, delta.text, delta)
-                    yield _final(response, last and not empty_final)
+    async def _deltas(self, asked: _Asked, options: GenerationOptions, sender: Sender) -> None:
+        prompt, responses = await self._prepare(asked, options)
+        empty_final = asked.request.parameters[_EMPTY_FINAL].bool_param
+
+        def tell(generation: Generation) -> None:
+            final = generation.done and not empty_final
+            sender.send(responses.delta(generation, final=final))
+
+        await self._generation(prompt, options, tell).run(self.pipelines, asked.wait)
         if empty_final:
-            yield _final(self._response(asked.request), True)
+            sender.send(responses.empty())
 
-    def _generate(
-        self, prompt: list[int], options: GenerationOptions, seconds: float
-    ) -> AsyncGenerator[Delta, None]:
+    async def _prepare(
+        self, asked: _Asked, options: GenerationOptions
+    ) -> tuple[Prompt, TextResponses]:
+        prompt = await _aside(asked.request, self._prompt, asked)
+        tokenizer = self._text_tokenizer(asked.info)
+        return prompt, TextResponses(self.model, asked.request, options, tokenizer)
+
+    def _generation(
+        self,
+        prompt: Prompt,
+        options: GenerationOptions,
+        tell: Callable[[Generation], None] | None = None,
+    ) -> Generation:
         assert self.tokenizer is not None
-        return generate(prompt, options, self.tokenizer, self.pipelines, seconds)
+        return Generation(prompt, options, self.tokenizer, tell)
 
-    def _text_response(
-        self, asked: _Asked, options: GenerationOptions, text: str, delta: Delta
-    ) -> oip.ModelInferResponse:
-        wanted = asked.outputs or ["text_output"]
-        response = self._response(asked.request)
-        if "text_output" in wanted:
-            write_strings(response, "text_output", [text.encode()])
-        if "finish_reason" in wanted or options.return_finish_reason:
-            write_strings(response, "finish_reason", [(delta.finish_reason or "").encode()])
-        counts = {
-            "num_input_tokens": (delta.input_tokens, options.return_num_input_tokens),
-            "num_output_tokens": (delta.output_tokens, options.return_num_output_tokens),
-        }
-        for name, (count, returned) in counts.items():
-            if returned or name in wanted:
-                write_tensor(response, name, "UINT32", [1], count.to_bytes(4, "little"))
-        return response
-
-    def _response(self, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
-        return oip.ModelInferResponse(model_name=self.model, model_version=VERSION, id=request.id)
+    def _prompt(self, asked: _Asked) -> Prompt:
+        tokenizer, given = self._text_tokenizer(asked.info), asked.inputs
+        if MESSAGES not in given:
+            texts = read_text(given[TEXT])
+            if len(texts) != 1:
+                raise Invalid(
+                    f"text_input has {len(texts)} prompts: send each in a request of its own"
+                )
+            return encode_prompt(TEXT, texts[0], tokenizer, asked.info)
+        if TEXT in given:
+            raise Invalid("give text_input or messages, not both")
+        if self.template is None:
+            raise Invalid(
+                f"{self.model} has no chat template beside its weights, so it takes no messages: "
+                "send text_input"
+            )
+        text = self.template.render(read_messages(given[MESSAGES]))
+        return encode_prompt(MESSAGES, text, tokenizer, asked.info, bare=True)
 
 
 async def _aside(
@@ -234,8 +229,3 @@ def _row(row: int, text: str, tokenizer: Tokenizer, info: pb.ModelInfo) -> tuple
             f"{info.max_model_len}: shorten it"
         )
     return tuple(tokens)
-
-
-def _final(response: oip.ModelInferResponse, last: bool) -> oip.ModelInferResponse:
-    response.parameters["triton_final_response"].bool_param = last
-    return response

@@ -1,24 +1,26 @@
 """One pipeline as the router sees it: a stream of work and a stream of reports, redialled.
 
 Everything of all requests passes over one Serve stream; answers are told apart by the id that this
-module gives each request. When the stream breaks, whatever was on it ends with a sentence: here is
-where replay to another session or pipeline will sit.
+module gives each request. The tokens of one step are one frame, and are handed on in one go: no
+task is woken for a token. When the stream breaks, whatever was on it ends here with a sentence;
+whether another pipeline goes on with it is for `pipelines` to say.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
-from stageline_router.errors import BY_CODE, Broken, Elsewhere, Refusal, Unavailable
+from stageline_router.errors import BY_CODE, Broken, Elsewhere, Exhausted, Refusal, Unavailable
 from stageline_wire import Frame, FrameError, Kind, TensorView, decode, encode
 from stageline_wire.logs import log
 
@@ -39,7 +41,28 @@ _REDIAL = 0.2  # seconds between two tries; the channel itself backs off
 _LEAVE = 60.0  # seconds
 _SILENCE = 10.0  # seconds; a leader reports each second
 
-Token = tuple[int, str | None]
+_BUG = "the router failed on this text, which is a bug in Stageline: its log says where"
+
+Logprobs = Sequence[Any]
+"""[logprob, [[id, logprob], ...]]: of the drawn token, then the likeliest in order."""
+
+
+class Listener(Protocol):
+    """Who waits for the tokens of a generation; called in the router's loop. May raise Refusal."""
+
+    def take(self, token: int, finish: str | None, logprobs: Logprobs | None) -> bool:
+        """One more token, the last one with its reason; whether more are wanted."""
+        ...
+
+    def flush(self) -> None:
+        """All that this step brought has been taken."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Generation:
+    listener: Listener
+    done: asyncio.Future[None]
 
 
 class Leader:
@@ -53,7 +76,7 @@ class Leader:
         self._changed = changed
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[tuple[TensorView, ...]]] = {}
-        self._tokens: dict[int, asyncio.Queue[Token | Refusal]] = {}
+        self._generations: dict[int, _Generation] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._stream: Any = None  # the call, while it stands
@@ -69,7 +92,7 @@ class Leader:
     @property
     def in_flight(self) -> int:
         """Requests and microbatches that this router waits for."""
-        return len(self._answers) + len(self._tokens)
+        return len(self._answers) + len(self._generations)
 
     @property
     def why_not_ready(self) -> str:
@@ -124,29 +147,26 @@ class Leader:
             self._answers.pop(request, None)
             self._ended()
 
-    async def generate(self, prompt: TensorView, **options: object) -> AsyncGenerator[Token, None]:
-        """Tokens as they are made, the last one with its reason: "stop" or "length".
+    async def generate(
+        self, tokens: TensorView, options: Mapping[str, object], listener: Listener
+    ) -> None:
+        """Return when the text is at its end, or the listener has enough.
 
-        `prompt` is input_ids, INT64 [tokens]. Raises Refusal. Closing the iterator early cancels.
+        `tokens` is input_ids, INT64 [tokens]. Raises Refusal. Cancelling stops the work.
         """
         request = next(self._ids)
-        tokens: asyncio.Queue[Token | Refusal] = asyncio.Queue()
-        self._send(Frame(Kind.GENERATE, meta={"id": request, **options}, tensors=(prompt,)))
-        self._tokens[request] = tokens
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._send(Frame(Kind.GENERATE, meta={"id": request, **options}, tensors=(tokens,)))
+        self._generations[request] = _Generation(listener, done)
         self._idle.clear()
-        done = False
         try:
-            while not done:
-                said = await tokens.get()
-                done = isinstance(said, Refusal) or said[1] is not None
-                if isinstance(said, Refusal):
-                    raise said
-                yield said
+            await done
+        except asyncio.CancelledError:
+            self._cancel(request)
+            raise
         finally:
-            self._tokens.pop(request, None)
+            self._generations.pop(request, None)
             self._ended()
-            if not done:
-                self._cancel(request)
 
     def _ended(self) -> None:
         if not self.in_flight:
@@ -157,9 +177,9 @@ class Leader:
             raise Elsewhere(self.why_not_ready)
         self._outgoing.put_nowait(b"".join(encode(frame)))
 
-    def _cancel(self, request: int) -> None:
-        with suppress(Unavailable):  # a leader that is gone has forgotten it already
-            self._send(Frame(Kind.CANCEL, meta={"ids": [request]}))
+    def _cancel(self, *requests: int) -> None:
+        with suppress(Unavailable):  # a leader that is gone has forgotten them already
+            self._send(Frame(Kind.CANCEL, meta={"ids": list(requests)}))
 
     async def _again(self, stream: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
@@ -190,10 +210,9 @@ class Leader:
         except TimeoutError:
             log("leader_silent", pipeline=self.name, address=self.address)
             # A process that hangs keeps its connections: without this its clients would hang too.
-            for request in [*self._answers, *self._tokens]:
-                self._cancel(request)
-            silent = f"the leader of {self.name} has reported nothing for {_SILENCE:g} s"
-            self._lost(Unavailable(silent))
+            self._cancel(*self._answers, *self._generations)
+            then = f"the leader of {self.name} has reported nothing for {_SILENCE:g} s"
+            self._lost(Unavailable(then))
         finally:
             self.report = pb.PipelineReport(message=then)
 
@@ -235,9 +254,7 @@ class Leader:
     def _take(self, frame: Frame) -> None:
         match frame.kind:
             case Kind.TOKENS:
-                for request, token, finish in frame.meta["tokens"]:
-                    if (queue := self._tokens.get(request)) is not None:
-                        queue.put_nowait((token, finish))
+                self._step(frame.meta["tokens"])
             case Kind.ANSWER:
                 answer = self._answers.get(frame.meta["id"])
                 if answer is not None and not answer.done():
@@ -247,6 +264,46 @@ class Leader:
             case _:
                 raise FrameError(f"a {frame.kind.name} frame does not come from a leader")
 
+    def _step(self, tokens: Iterable[Sequence[Any]]) -> None:
+        heard = []
+        for request, token, finish, *logprobs in tokens:
+            generation = self._generations.get(request)
+            if generation is not None and not generation.done.done():
+                self._hear(request, generation, token, finish, *logprobs)
+                heard.append((request, generation))
+        for request, generation in heard:
+            try:
+                generation.listener.flush()
+            except Exception as error:
+                self._give_up(request, error)
+
+    def _hear(
+        self,
+        request: int,
+        generation: _Generation,
+        token: int,
+        finish: str | None,
+        logprobs: Logprobs | None = None,
+    ) -> None:
+        try:
+            wanted = generation.listener.take(token, finish, logprobs)
+        except Exception as error:
+            self._give_up(request, error)
+            return
+        if finish is None and wanted:
+            return
+        if finish is None:
+            self._cancel(request)
+        generation.done.set_result(None)
+
+    def _give_up(self, request: int, error: Exception) -> None:
+        """What a listener raises must not end the stream of the others."""
+        if not isinstance(error, Refusal):
+            log("text_failed", pipeline=self.name, error=repr(error))
+            error = Broken(_BUG)
+        self._cancel(request)
+        self._fail(request, error)
+
     def _failed(self, meta: Mapping[str, Any]) -> None:
         message = meta["message"]
         if meta.get("elsewhere"):
@@ -254,18 +311,19 @@ class Leader:
             self.report = pb.PipelineReport(message=message)
             self._changed()
             self._fail(meta["id"], Elsewhere(message))
+        elif (kind := BY_CODE.get(meta["code"], Broken)) is Exhausted:
+            self._fail(meta["id"], Exhausted(message, meta.get("retry_after") or 1.0))
         else:
-            self._fail(meta["id"], BY_CODE.get(meta["code"], Broken)(message))
+            self._fail(meta["id"], kind(message))
 
     def _fail(self, request: int, refusal: Refusal) -> None:
-        answer = self._answers.get(request)
-        if answer is not None and not answer.done():
+        if (answer := self._answers.get(request)) is not None and not answer.done():
             answer.set_exception(refusal)
-        if (queue := self._tokens.get(request)) is not None:
-            queue.put_nowait(refusal)
+        if (text := self._generations.get(request)) is not None and not text.done.done():
+            text.done.set_exception(refusal)
 
     def _lost(self, why: Refusal) -> None:
         if self.in_flight:
             log("leader_lost", pipeline=self.name, in_flight=self.in_flight, reason=why)
-        for request in [*self._answers, *self._tokens]:
+        for request in [*self._answers, *self._generations]:
             self._fail(request, why)

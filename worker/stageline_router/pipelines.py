@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import TypeVar
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline_api.documents import PipelineAddress
-from stageline_router.errors import Elsewhere, Unavailable
+from stageline_router.errors import Elsewhere, Exhausted, Unavailable, Unread
 from stageline_router.leader import Leader
 
 _T = TypeVar("_T")
 
+Wait = Callable[[], float]
+"""How many seconds the client still leaves for a pipeline to become ready."""
+
 HOLD = 30.0  # seconds that a request is held while no pipeline is ready
+_MOST_LOST = 3
+_LONGEST_PAUSE = 1.0  # seconds
 
 
 class Pipelines:
@@ -61,17 +65,48 @@ class Pipelines:
             raise Unavailable(f"{self._model} is not ready: {self._why()}")
         return found
 
-    async def serve(self, ask: Callable[[Leader], Awaitable[_T]], seconds: float = HOLD) -> _T:
-        """What the first pipeline that takes it to its end makes of it.
+    async def serve(
+        self,
+        ask: Callable[[Leader], Awaitable[_T]],
+        wait: Wait,
+        progress: Callable[[], int] = lambda: 0,
+    ) -> _T:
+        """What the first pipeline that comes to its end with it makes of it.
 
-        Raises Refusal; Unavailable when none has done so after `seconds`.
+        `ask` is asked again, of another pipeline or of the same one in its next life, when its
+        leader is lost or gives it back; `progress` counts what it has kept from those before.
+        Raises Refusal: Unavailable when none takes it within HOLD, or when it lost three leaders in
+        a row, since it may be what ends them.
         """
         clock = asyncio.get_running_loop().time
-        until = clock() + seconds
+        held, lost, asked = 0.0, 0, False
         while True:
-            leader = await self.pick(until - clock())
-            with suppress(Elsewhere):
+            began, before = clock(), progress()
+            leader = await self.pick(min(wait(), HOLD - held))
+            held += clock() - began
+            try:
                 return await ask(leader)
+            except Elsewhere:
+                pass
+            except Unavailable as error:
+                lost = lost + 1 if progress() == before else 1
+                if lost == _MOST_LOST:
+                    raise Unavailable(
+                        f"this request lost {lost} leaders in a row and is not tried again; the "
+                        f"last: {error}"
+                    ) from None
+            except Unread:
+                raise
+            except Exhausted as error:
+                if not asked or wait() <= 0 or held >= HOLD:
+                    raise
+                # It was accepted before: a full pipeline is now something to wait for.
+                pause = min(error.retry_after, wait(), _LONGEST_PAUSE)
+                await asyncio.sleep(pause)
+                held += pause
+            asked = True
+            if progress() != before:
+                held = 0.0
 
     async def info(self, seconds: float = HOLD) -> pb.ModelInfo:
         """What the model takes and gives. Raises Unavailable after `seconds`."""

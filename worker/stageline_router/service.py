@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -16,9 +16,11 @@ from google.protobuf.message import DecodeError
 from stageline.oip import grpc_service_pb2 as oip
 from stageline.oip import grpc_service_pb2_grpc as services
 from stageline_router import description
-from stageline_router.errors import Refusal
+from stageline_router.errors import Exhausted, Refusal
 from stageline_router.frontdoor import FrontDoor
-from stageline_router.pipelines import HOLD
+from stageline_router.outgoing import Outgoing, Sender
+from stageline_router.pipelines import HOLD, Wait
+from stageline_router.responses import error_in_stream
 from stageline_router.validation import check_model
 from stageline_wire.logs import log
 
@@ -39,13 +41,19 @@ def _answered(
         try:
             return await method(self, request, context)
         except Refusal as refusal:
-            await context.abort(refusal.code, str(refusal))
+            await context.abort(refusal.code, str(refusal), _trailing(refusal))
         except Exception as error:  # gRPC would send the client its text, and log nothing of ours
             log("request_failed", method=method.__name__, error=repr(error))
             await context.abort(grpc.StatusCode.INTERNAL, _BUG)
         raise AssertionError("abort does not return")
 
     return call
+
+
+def _trailing(refusal: Refusal) -> tuple[tuple[str, str], ...]:
+    if not isinstance(refusal, Exhausted):
+        return ()
+    return (("retry-after", str(math.ceil(refusal.retry_after))),)
 
 
 class InferenceService(services.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -86,8 +94,10 @@ class InferenceService(services.GRPCInferenceServiceServicer):  # type: ignore[m
     ) -> oip.ModelMetadataResponse:
         door = self._door
         check_model(request.name, request.version, door.model)
-        info = await door.pipelines.info(_seconds(context))
-        return description.metadata(door.model, info, door.tokenizer is not None)
+        info = await door.pipelines.info(_patience(context)())
+        return description.metadata(
+            door.model, info, door.tokenizer is not None, door.template is not None
+        )
 
     @_answered
     async def ModelConfig(
@@ -95,9 +105,14 @@ class InferenceService(services.GRPCInferenceServiceServicer):  # type: ignore[m
     ) -> oip.ModelConfigResponse:
         door = self._door
         check_model(request.name, request.version, door.model)
-        info = await door.pipelines.info(_seconds(context))
+        info = await door.pipelines.info(_patience(context)())
         return description.config(
-            door.model, info, door.tokenizer is not None, self._max_batch_size, self._max_delay
+            door.model,
+            info,
+            door.tokenizer is not None,
+            door.template is not None,
+            self._max_batch_size,
+            self._max_delay,
         )
 
     async def RepositoryIndex(
@@ -116,61 +131,61 @@ class InferenceService(services.GRPCInferenceServiceServicer):  # type: ignore[m
     async def ModelInfer(
         self, request: oip.ModelInferRequest, context: _Context
     ) -> oip.ModelInferResponse:
-        return await self._door.infer(request, _seconds(context))
+        return await self._door.infer(request, _patience(context))
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[oip.ModelInferRequest], context: _Context
-    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+    ) -> AsyncIterator[bytes]:
         """Each request runs by itself; its answers and its error carry its id."""
-        # Bounded: a client that does not read holds its own generations back, nobody else's.
-        outgoing: asyncio.Queue[oip.ModelStreamInferResponse | None] = asyncio.Queue(64)
-        reader = asyncio.create_task(self._read(requests, outgoing, _seconds(context)))
+        outgoing = Outgoing()
+        reader = asyncio.create_task(self._read(requests, outgoing, _patience(context)))
         try:
-            while (response := await outgoing.get()) is not None:
+            while (response := await outgoing.next()) is not None:
                 yield response
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
     async def _read(
-        self,
-        requests: AsyncIterator[oip.ModelInferRequest],
-        outgoing: asyncio.Queue[oip.ModelStreamInferResponse | None],
-        seconds: float,
+        self, requests: AsyncIterator[oip.ModelInferRequest], outgoing: Outgoing, wait: Wait
     ) -> None:
         try:
             async with asyncio.TaskGroup() as running:
                 async for request in requests:
-                    running.create_task(self._stream(request, outgoing, seconds))
+                    running.create_task(self._stream(request, outgoing, wait))
+                    await outgoing.room()
         except* DecodeError:
-            await outgoing.put(_stream_error(oip.ModelInferRequest(), _NO_MESSAGE))
-        await outgoing.put(None)
+            nobody = oip.ModelInferRequest()
+            Sender(outgoing).last(error_in_stream(nobody, _NO_MESSAGE))
+        outgoing.close()
 
-    async def _stream(
-        self,
-        request: oip.ModelInferRequest,
-        outgoing: asyncio.Queue[oip.ModelStreamInferResponse | None],
-        seconds: float,
-    ) -> None:
+    async def _stream(self, request: oip.ModelInferRequest, outgoing: Outgoing, wait: Wait) -> None:
+        sender = Sender(outgoing)
         try:
-            async with aclosing(self._door.stream(request, seconds)) as responses:
-                async for response in responses:
-                    await outgoing.put(oip.ModelStreamInferResponse(infer_response=response))
+            await self._door.stream(request, wait, sender)
         except Refusal as refusal:
-            await outgoing.put(_stream_error(request, str(refusal)))
+            sender.last(error_in_stream(request, str(refusal)))
         except Exception as error:  # one request's bug must not end the stream of the others
             log("request_failed", id=request.id, error=repr(error))
-            await outgoing.put(_stream_error(request, _BUG))
+            sender.last(error_in_stream(request, _BUG))
 
 
-def _stream_error(request: oip.ModelInferRequest, message: str) -> oip.ModelStreamInferResponse:
-    """The id goes along, so that a client with several requests knows which one it was."""
-    response = oip.ModelInferResponse(model_name=request.model_name, id=request.id)
-    response.parameters["triton_final_response"].bool_param = True
-    return oip.ModelStreamInferResponse(error_message=message, infer_response=response)
-
-
-def _seconds(context: _Context) -> float:
+def _patience(context: _Context) -> Wait:
     """How long to wait for a pipeline: less than the client waits, so that it hears why not."""
-    remaining = context.time_remaining()
-    return HOLD if remaining is None else max(0.0, min(HOLD, remaining - 0.5, remaining * 0.9))
+
+    def wait() -> float:
+        remaining = context.time_remaining()
+        return HOLD if remaining is None else max(0.0, min(HOLD, remaining - 0.5, remaining * 0.9))
+
+    return wait
+
+
+def add_inference_service(service: InferenceService, server: grpc.aio.Server) -> None:
+    """Register the service. What ModelStreamInfer yields is serialised already."""
+    stream: Any = grpc.stream_stream_rpc_method_handler(
+        service.ModelStreamInfer, request_deserializer=oip.ModelInferRequest.FromString
+    )
+    # The first handler that knows a method has it.
+    handler = grpc.method_handlers_generic_handler(SERVICE, {"ModelStreamInfer": stream})
+    server.add_generic_rpc_handlers((handler,))
+    services.add_GRPCInferenceServiceServicer_to_server(service, server)
