@@ -182,10 +182,9 @@ def _patience(context: _Context) -> Wait:
 
 def add_inference_service(service: InferenceService, server: grpc.aio.Server) -> None:
     """Register the service. What ModelStreamInfer yields is serialised already."""
+    services.add_GRPCInferenceServiceServicer_to_server(service, server)
     stream: Any = grpc.stream_stream_rpc_method_handler(
         service.ModelStreamInfer, request_deserializer=oip.ModelInferRequest.FromString
     )
-    # The first handler that knows a method has it.
-    handler = grpc.method_handlers_generic_handler(SERVICE, {"ModelStreamInfer": stream})
-    server.add_generic_rpc_handlers((handler,))
-    services.add_GRPCInferenceServiceServicer_to_server(service, server)
+    # In place of the generated handler, which would serialise what it gets.
+    server.add_registered_method_handlers(SERVICE, {"ModelStreamInfer": stream})
