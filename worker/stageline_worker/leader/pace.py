@@ -16,7 +16,8 @@ _RIDGE = 1e-4
 _WILD = 4.0  # times what was expected: counted as so much
 _KNOWN = 4  # observations
 _FIRST = 64  # tokens beside decoding ones, while nothing is known
-_LEAST = 16
+LEAST = 16
+"""Prompt tokens beside decoding ones, whatever they cost: prompts must get on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Extent:
 
 class Pace:
     """`stretch`: a microbatch with prompt tokens beside decoding ones may take this many times
-    what it takes without. Infinite: prompts are not held back."""
+    what it takes without."""
 
     def __init__(self, stretch: float) -> None:
         self._stretch = stretch
@@ -37,6 +38,11 @@ class Pace:
         self._xy = [0.0] * 3
         self._seen = 0
         self._fitted: tuple[float, float, float] | None = None
+
+    @property
+    def boundless(self) -> bool:
+        """Whether prompts go in whole, up to the chunk."""
+        return isinf(self._stretch)
 
     def learn(self, extent: Extent, seconds: float) -> None:
         """A microbatch took its slowest stage so long."""
@@ -61,21 +67,17 @@ class Pace:
         `decoding` is a microbatch of decoding tokens as they are now, `present` what this one has
         of them; the prompt's tokens from `start` on are to enter, `limit` at most.
         """
-        if isinf(self._stretch):
-            return limit
         if self._seen < _KNOWN:
             return min(_FIRST, limit)
         _, b, c = self._fit()
         left = max(self._stretch * self.seconds(decoding) - self.seconds(present), 0.0)
         each = b + c * start / _UNITS
         room = limit if each * limit <= left else int(left / each)
-        return min(max(room, _LEAST), limit)
+        return min(max(room, LEAST), limit)
 
     def apart(self, backlog: int, groups: int, limit: int) -> int:
         """Prompt tokens in a microbatch when nothing decodes: as many as let `groups` share the
         backlog, and not so few that the tokens cost less than the microbatch does."""
-        if isinf(self._stretch):
-            return limit
         a, b, _ = self._fit() if self._seen >= _KNOWN else (0.0, 1.0, 0.0)
         worth = max(_FIRST, int(a / b) if a < b * limit else limit)
         return min(max(-(-backlog // groups), worth), limit)

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from stageline_worker.leader.line import Line
-from stageline_worker.leader.pace import Extent, Pace
+from stageline_worker.leader.pace import LEAST, Extent, Pace
 from stageline_worker.leader.room import Room
 from stageline_worker.leader.sequences import Errand, Request, Run
 from stageline_worker.leader.work import Generation, Inference, QueueFull, Step, Token
@@ -267,15 +267,25 @@ class Scheduler:
         return [(run, self._segment(run, 1))]
 
     def _budget(self, present: Extent) -> int:
+        """Prompt tokens beside what the microbatch has: an equal share of all that is there.
+
+        A stage waits while the one before it has a longer microbatch than its own. So at
+        saturation prompts enter over two rounds, that those of the next follow without a break.
+        """
         limits = self._limits
+        if self._pace.boundless:
+            return limits.chunk
         decoding = len(self._runs) - len(self._prompts)
+        backlog = sum(run.left for run in self._prompts)
         if not decoding:
-            backlog = sum(run.left for run in self._prompts)
             return self._pace.apart(backlog, limits.groups, limits.chunk)
         share = -(-decoding // limits.groups)
         held = sum(len(run.request.tokens) for run in self._runs.values())
         usual = Extent(share, held * share // len(self._runs))
-        return self._pace.beside(usual, present, self._prompts[0].entered, limits.chunk)
+        room = self._pace.beside(usual, present, self._prompts[0].entered, limits.chunk)
+        wanted = decoding + backlog // (2 if self._line else 1)
+        even = -(-wanted // limits.groups) - present.tokens
+        return min(room, max(even, LEAST))
 
     def _chunk(self, run: Run, budget: int) -> tuple[Run, Segment]:
         segment = self._segment(run, min(run.left, budget))
