@@ -299,13 +299,7 @@ def _router(deployment: Object | None, pods: tuple[tuple[str, PodTruth], ...]) -
 
 
 def _refused(status: Object) -> str:
-    failure = next(
-        (
-            condition
-            for condition in status.get("conditions") or ()
-            if condition["type"] == "ReplicaFailure" and condition["status"] == "True"
-        ),
-        {},
-    )
-    message: str = failure.get("message", "")
-    return message
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            return str(condition.get("message", ""))
+    return ""

@@ -23,6 +23,7 @@ _ERROR_CODE = "X-Error-Code"
 _COMMIT = "X-Repo-Commit"
 _ETAG = "X-Linked-Etag"  # of the file, where ETag may be that of its storage
 _HASH = re.compile(r"[0-9a-f]{7,64}")
+_COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 _RESET = re.compile(r"\bt=(\d{1,6})\b")
 
 
@@ -36,9 +37,19 @@ class Hub:
         self.uri = uri
         self._name, _, revision = uri.removeprefix("hf://").partition("@")
         self._revision = revision or "main"
-        self._commit = ""
+        self._commit = self.pinned
         # It logs what it is about to retry, and what fails in the end is told anyway.
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+    @property
+    def place(self) -> str:
+        """Where its files are, the same for every revision."""
+        return f"{ENDPOINT}/{self._name}"
+
+    @property
+    def pinned(self) -> str:
+        """The commit, where the address names it in full."""
+        return self._revision if _COMMIT_HASH.fullmatch(self._revision) else ""
 
     @property
     def commit(self) -> str:

@@ -39,6 +39,7 @@ class S3:
     asks as anybody, which a public bucket answers."""
 
     commit = ""
+    pinned = ""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -58,6 +59,11 @@ class S3:
             )
         except (BotoCoreError, ValueError) as error:
             raise SourceError(f"{uri} cannot be read: {_line(error)}; check AWS_*") from None
+
+    @property
+    def place(self) -> str:
+        """Where its files are."""
+        return f"{self._client.meta.endpoint_url}/{self._bucket}/{self._folder}"
 
     @contextmanager
     def open(

@@ -26,6 +26,14 @@ class Source(Protocol):
     uri: str
 
     @property
+    def place(self) -> str:
+        """Where its files are, the same for every revision."""
+
+    @property
+    def pinned(self) -> str:
+        """The commit that `uri` itself names; "" where what it names may change."""
+
+    @property
     def commit(self) -> str:
         """What `uri` stood for when it was first read; "" when the source has no such thing."""
 

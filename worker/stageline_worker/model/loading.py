@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from stageline_sources import PartCache
 from stageline_worker.microbatch import ModelInfo
 from stageline_worker.model.blueprint import Blueprint, build, draw
 from stageline_worker.model.checkpoint import Checkpoint, StoredTensor
@@ -37,15 +38,16 @@ def load(
     max_sequences: int = 16,
     progress: Progress = lambda done, total: None,
 ) -> Stage:
+    cache: PartCache | None = None,
     """Load layers [lo, hi) of the model at `uri`, with the embedding on the first stage and the
     head on the last.
 
     `dtype` is float32, bfloat16, float16, or auto for the checkpoint's own; `device` is auto
     (cuda when there is one), cpu, cuda or cuda:N. `progress(done, total)` is called while reading,
     in bytes of the stage's own tensors, from several threads when they come over a network, one at
-    a time. Raises ModelError with a sentence.
+    a time. `cache` keeps what comes over a network. Raises ModelError with a sentence.
     """
-    with opened(uri) as found:
+    with opened(uri, cache) as found:
         return _load(found, layers, dtype, device, max_model_len, max_sequences, progress)
 
 

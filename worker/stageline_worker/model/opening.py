@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stageline_sources import Reader, SourceError, is_remote, open_source
+from stageline_sources import PartCache, Reader, SourceError, is_remote, open_source
 from stageline_worker.model.checkpoint import Checkpoint, open_checkpoint
 from stageline_worker.model.errors import CheckpointError, ModelError
 from stageline_worker.model.reader import Progress, TensorReader, UnitReader
 from stageline_worker.model.remote import RemoteTensorReader
-from stageline_worker.model.shadow import cast_shadow
+from stageline_worker.model.shadow import cast_shadow, kept_shadow
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +27,22 @@ class OpenModel:
 
 
 @contextmanager
-def opened(uri: str) -> Iterator[OpenModel]:
-    """The model at `uri`: a path, file://, hf:// or s3://. Raises ModelError, in the block too."""
+def opened(uri: str, cache: PartCache | None = None) -> Iterator[OpenModel]:
+    """The model at `uri`: a path, file://, hf:// or s3://. Raises ModelError, in the block too.
+
+    `cache` keeps what comes over a network, and gives what it has.
+    """
     if not is_remote(uri):
         yield OpenModel(open_checkpoint(uri), "", TensorReader)
         return
     with _scratch(uri) as folder:
         try:
             reader = Reader(open_source(uri))
-            files = cast_shadow(reader, folder)
+            files = kept_shadow(reader, folder, cache) if cache else cast_shadow(reader, folder)
             yield OpenModel(
                 open_checkpoint(str(folder)),
                 reader.source.commit,
-                lambda total, progress: RemoteTensorReader(reader, files, total, progress),
+                lambda total, progress: RemoteTensorReader(reader, files, total, progress, cache),
             )
         except SourceError as error:
             raise CheckpointError(str(error)) from None

@@ -12,13 +12,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stageline_sources import Reader, RemoteFile
+from stageline_sources import Part, PartCache, Reader, RemoteFile
 from stageline_worker.model.checkpoint import INDEX, MAX_HEADER, MAX_JSON, SINGLE, read_index
 from stageline_worker.model.errors import CheckpointError
 
 _FIRST = 64 << 10  # bytes; most headers are shorter
 _MAX_FILES = 10_000
 _AT_ONCE = 8
+_SHADOW = "shadow"
+
+
+def kept_shadow(reader: Reader, folder: Path, cache: PartCache) -> dict[Path, RemoteFile]:
+    """`cast_shadow` by way of the cache, where the address names a commit, which never changes."""
+    if not reader.source.pinned:
+        return cast_shadow(reader, folder)
+    part = Part(reader.source.place, _SHADOW, reader.source.pinned, 0, -1)
+    if (data := cache.read(part)) is not None:
+        return _unpacked(reader.source.uri, data, folder)
+    files = cast_shadow(reader, folder)
+    cache.keep(part, memoryview(_packed(folder, files)))
+    return files
 
 
 def cast_shadow(reader: Reader, folder: Path) -> dict[Path, RemoteFile]:
@@ -62,6 +75,38 @@ def _fetch_header(reader: Reader, name: str, folder: Path) -> RemoteFile | None:
         head += reader.part(file, len(head), length)
     _keep(reader.source.uri, name, folder, head[:length], file.size)
     return file
+
+
+def _packed(folder: Path, files: dict[Path, RemoteFile]) -> bytes:
+    """The folder as one blob: a line of JSON, then the beginning of each file."""
+    told: list[dict[str, Any]] = []
+    heads: list[bytes] = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name, weights = str(path.relative_to(folder)), files.get(path)
+        head = path.read_bytes() if weights is None else _head(path)
+        heads.append(head)
+        entry = {"name": name, "head": len(head), "size": path.stat().st_size}
+        told.append(entry if weights is None else {**entry, "version": weights.version})
+    return b"\n".join((json.dumps(told).encode(), b"".join(heads)))
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        length = file.read(8)
+        return length + file.read(min(int.from_bytes(length, "little"), MAX_HEADER))
+
+
+def _unpacked(uri: str, data: bytes, folder: Path) -> dict[Path, RemoteFile]:
+    told, _, heads = data.partition(b"\n")
+    files: dict[Path, RemoteFile] = {}
+    begin = 0
+    for entry in json.loads(told):
+        name, end = entry["name"], begin + entry["head"]
+        _keep(uri, name, folder, heads[begin:end], entry["size"])
+        begin = end
+        if "version" in entry:
+            files[folder / name] = RemoteFile(name, entry["size"], entry["version"])
+    return files
 
 
 def _module_folders(path: Path) -> list[str]:
