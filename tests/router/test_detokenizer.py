@@ -171,6 +171,30 @@ def test_a_stop_string_ends_the_text_where_it_begins(text, stop):
     assert detokenizer.stopped == bool(ends)
 
 
+@given(
+    st.text("ab", max_size=20),
+    st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3),
+    st.integers(0, 12),
+)
+@example("aab", ["aa", "ab"], 2)
+def test_a_stop_string_counts_once_it_ends_after_the_first_tokens(text, stop, least):
+    detokenizer = Detokenizer(BYTES, stop, min_tokens=least)
+    made, taken = "", 0
+    for token in BYTES.encode(text) if text else []:
+        made += detokenizer.push(token)
+        taken += 1
+        if detokenizer.stopped:
+            break
+    made += detokenizer.finish()
+    ends = [end for end in range(least + 1, len(text) + 1) if text[:end].endswith(tuple(stop))]
+    if not ends:
+        assert (made, detokenizer.stopped) == (text, False)
+        return
+    assert taken == ends[0], "it did not stop with the token that completes the stop string"
+    begins = [ends[0] - len(one) for one in stop if text[: ends[0]].endswith(one)]
+    assert made == text[: min(begins)]
+
+
 @pytest.mark.parametrize("content", ["{", '{"model": 3}', ""])
 def test_a_damaged_tokenizer_is_a_sentence(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)

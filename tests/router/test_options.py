@@ -7,8 +7,8 @@ import json
 import pytest
 
 from stageline.oip import grpc_service_pb2 as oip
-from stageline_router.errors import Invalid
 from stageline_router.asking import read_options
+from stageline_router.errors import Invalid
 from stageline_router.options import GenerationOptions
 from stageline_router.tensors import Input
 
@@ -41,7 +41,7 @@ def test_without_options_a_short_greedy_text_is_made():
         ({}, {"max_tokens": 7}, {"max_tokens": 5}, {"max_tokens": 7}),
         ({}, {"max_tokens": "7", "top_p": "0.5"}, {}, {"max_tokens": 7, "top_p": 0.5}),
         ({}, None, {"sampling_parameters": '{"top_k": 3}'}, {"top_k": 3}),
-        ({"stream": True}, None, {"stream": False}, {"stream": True, "exclude_input_in_output": None}),
+        ({"stream": True}, None, {"stream": False}, {"stream": True}),
         ({"streaming": True}, None, {}, {"stream": True}),
         ({"stream": True}, {"streaming": False}, {"streaming": False}, {"stream": True}),
         ({}, {"stop": "[INST]"}, {"stop": "x"}, {"stop": ("[INST]",)}),
@@ -50,7 +50,17 @@ def test_without_options_a_short_greedy_text_is_made():
         ({}, {"stop": "end"}, {}, {"stop": ("end",)}),
         ({}, {"stop": ["a", "b"], "stop_token_ids": [3]}, {}, {"stop": ("a", "b")}),
         ({}, None, {"stop": '["a", "b"]', "stop_token_ids": "[3, 4]"}, {"stop_token_ids": (3, 4)}),
-        ({}, None, {"triton_enable_empty_final_response": True, "priority": 3}, {"max_tokens": 16}),
+        ({}, None, {"triton_enable_empty_final_response": True, "priority": 3}, {"priority": 3}),
+        ({}, {"priority": -1}, {"priority": 3}, {"priority": -1}),
+        ({}, {"n": 3, "temperature": 1}, {}, {"n": 3}),
+        ({}, {"min_p": 0.1, "min_tokens": 4}, {}, {"min_p": 0.1, "min_tokens": 4}),
+        ({}, {"repetition_penalty": 1.1, "presence_penalty": -2}, {}, {"presence_penalty": -2.0}),
+        ({}, {"frequency_penalty": "0.5"}, {}, {"frequency_penalty": 0.5}),
+        ({}, {"logprobs": 0}, {}, {"logprobs": 0, "asked_logprobs": None}),
+        ({"return_logprobs": True}, {"logprobs": 0}, {}, {"asked_logprobs": 1}),
+        ({"return_logprobs": True}, {"logprobs": 20}, {}, {"asked_logprobs": 20}),
+        ({"return_logprobs": True}, {}, {}, {"asked_logprobs": None}),
+        ({"return_cumulative_logprob": True}, {}, {}, {"asked_logprobs": 0}),
     ],
 )
 def test_options_come_from_inputs_json_and_parameters(inputs, sampling, parameters, expected):
@@ -85,6 +95,25 @@ def test_options_come_from_inputs_json_and_parameters(inputs, sampling, paramete
         ({"stop_token_ids": list(range(1025))}, "it must be at most 1024 token ids"),
         ({"stop_token_ids": "[1"}, "stop_token_ids is no JSON"),
         ({"stop": ["a"] * 17}, "at most 16 texts"),
+        ({"stop": [str(i) for i in range(10_000)]}, "at most 16 texts"),
+        ({"stop": "a" * 1025}, "none of more than 1024 characters"),
+        ({"n": 0}, "n is 0: input should be greater than or equal to 1"),
+        ({"n": 17}, "n is 17: input should be less than or equal to 16"),
+        ({"n": 2}, "n is 2 and temperature is 0: all 2 texts would be the same one"),
+        ({"min_tokens": 17}, "min_tokens is 17, and max_tokens is 16"),
+        ({"min_tokens": -1}, "min_tokens is -1: "),
+        ({"min_p": 1.1}, "min_p is 1.1: "),
+        ('{"min_p": NaN}', "min_p is nan: "),
+        ({"presence_penalty": 2.5}, "presence_penalty is 2.5: "),
+        ({"frequency_penalty": "much"}, "frequency_penalty is 'much': "),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0: "),
+        ('{"repetition_penalty": -Infinity}', "repetition_penalty is -inf: "),
+        ({"logprobs": 21}, "logprobs is 21: input should be less than or equal to 20"),
+        ({"logprobs": True}, "logprobs is True: it must be a number"),
+        ({"priority": "soon"}, "priority is 'soon': "),
+        ({"max_token": 3}, "no option 'max_token': did you mean max_tokens?"),
+        ({"presence_penalties": 1}, "did you mean presence_penalty?"),
+        ({"é" * 10_000: 1}, "no option 'ééé"),
         ({"stop": 3}, "stop is 3: "),
         ({"ignore_eos": "yes"}, "ignore_eos is 'yes': it must be true or false"),
         ({"ignore_eos": 1}, "ignore_eos is 1: it must be true or false"),
@@ -113,3 +142,19 @@ def test_a_stream_cannot_repeat_the_prompt():
 def test_an_input_that_is_no_flag_is_refused_by_name(name, sentence):
     with pytest.raises(Invalid, match=sentence):
         read({name: True})
+
+
+def test_an_output_that_is_named_is_asked_for():
+    request = oip.ModelInferRequest(
+        outputs=[oip.ModelInferRequest.InferRequestedOutputTensor(name=name)
+                 for name in ("text_output", "finish_reason", "logprobs")]
+    )  # fmt: skip
+    options = read_options(request, {})
+    assert (options.return_finish_reason, options.return_logprobs) == (True, True)
+    assert not options.return_num_output_tokens
+
+
+def test_an_output_that_there_is_not_is_refused_by_name():
+    output = oip.ModelInferRequest.InferRequestedOutputTensor(name="logits")
+    with pytest.raises(Invalid, match="no output logits: it has text_output"):
+        read_options(oip.ModelInferRequest(outputs=[output]), {})

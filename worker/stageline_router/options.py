@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -201,12 +200,8 @@ def check_options(given: Mapping[str, Any]) -> GenerationOptions:
 
 def read_json(name: str, text: str) -> Any:
     """Raises ValueError with a sentence; NaN and infinities become floats."""
-
-    def constant(value: str) -> float:
-        return math.nan if value == "NaN" else math.inf
-
     try:
-        return json.loads(text, parse_constant=constant)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is no JSON: {error}") from None
 
