@@ -11,6 +11,7 @@ from typing import Any
 
 from stageline_api import rules
 from stageline_api.resource import API_VERSION, KIND, PipelineDeployment
+from stageline_api.status import UNSEEN
 
 Schema = dict[str, Any]
 
@@ -93,7 +94,7 @@ def schema() -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object", "properties": {"name": name}},
             "spec": spec,
-            "status": _without_defaults(status),
+            "status": _without_defaults(status) | {"default": UNSEEN},
         },
     }
 
@@ -145,7 +146,7 @@ def _part(part: Schema) -> Schema:
 
 
 def _without_defaults(node: Schema) -> Schema:
-    """Status says what was seen, so the API server must add nothing to it."""
+    """Status says what was seen, so the API server must add nothing to what it says."""
     kept = {key: value for key, value in node.items() if key != "default"}
     if "properties" in kept:
         inside = kept["properties"].items()

@@ -6,7 +6,7 @@ measured numbers move in steps, and what is at rest is never written again.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -16,6 +16,18 @@ MAX_STAGE_ENTRIES = 256
 """Stages that status tells of. More would make the object too large for what it says."""
 MAX_MESSAGE = 1024
 """Characters of one message."""
+
+UNSEEN: Final = {
+    "conditions": [
+        {
+            "type": "Ready", "status": "Unknown", "reason": "Pending",
+            "message": "The operator has not looked at it yet.",
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+        },
+    ],
+}  # fmt: skip
+"""What the API server itself gives to a new resource: Helm and Flux believe that one without a
+Ready condition is ready. (Gateway API's resources begin in the same way.)"""
 
 Count = Annotated[Whole, Field(ge=0)]
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]

@@ -56,7 +56,7 @@ def decide(observed: Observed, settings: RenderSettings, now: datetime) -> Decis
         ),
         create=create,
         status=told.status,
-        status_may_wait=told.may_wait,
+        status_waits=told.waits,
         notices=_notices(observed, told.status),
         again=_soonest(told.again, healing.again, pods.next_profile(planned, at, now)),
     )

@@ -53,8 +53,9 @@ class Decision:
     """Pods to make."""
     status: dict[str, Any] | None = None
     """The new status, None when nothing changed."""
-    status_may_wait: bool = False
-    """For a moment, as more is likely to change soon; what is to be told waits with it."""
+    status_waits: float | None = None
+    """Seconds that it may wait (None: it may not), longer where the API server is slow, as more is
+    likely to change soon; what is to be told waits with it."""
     notices: tuple[Notice, ...] = ()
     again: float | None = None
     """Seconds after which to look again though nothing may have changed."""

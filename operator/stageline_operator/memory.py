@@ -20,8 +20,11 @@ from stageline_operator.quarrels import Quarrel
 ASK_AGAIN_SECONDS: Final = 30.0
 """After which a taken name or a refusal is tried again: nothing tells us when it is mended."""
 
-COMPANY_SECONDS: Final = 2.0
-"""A write of status costs the API server more than any other, so steps in a row share one."""
+_SLOW_SECONDS: Final = 0.25
+"""Of a reconcile's writes: an API server that takes longer has enough to do."""
+_PATIENCE: Final = 20.0
+"""Times as long as they took waits a status that may; at most so many seconds:"""
+LONGEST_PATIENCE_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +93,19 @@ class Memory:
         """Count it; whether this has just become a quarrel that the user should know of."""
         return self._quarrels.setdefault(child, Quarrel(wish)).repaired(wish, now)
 
-    def status_wait(self, may_wait: bool, now: float) -> float:
-        """Seconds that the status still waits for company; 0: it is to be written now."""
-        if not may_wait:
+    def status_wait(self, patience: float | None, took: float, now: float) -> float:
+        """Seconds that the status still waits for company; 0: it is to be written now.
+
+        `patience` is what it has while the API server is quick, None where it has none ever; `took`
+        are the seconds that this reconcile has taken.
+        """
+        if patience is None:
             self._status_due = None
             return 0.0
         if self._status_due is None:
-            self._status_due = now + COMPANY_SECONDS
+            if took > _SLOW_SECONDS:
+                patience = max(patience, min(_PATIENCE * took, LONGEST_PATIENCE_SECONDS))
+            self._status_due = now + patience
         if (wait := self._status_due - now) > 0:
             return wait
         self._status_due = None

@@ -132,6 +132,7 @@ class _Execution:
         self._unforeseen: list[str] = []
         self._done: list[str] = []
         self._wrote_children = False
+        self._began = _now()
 
     async def effects(self, decision: Decision, slots: asyncio.Semaphore) -> bool:
         """Whether the decision stands; otherwise decide anew with what the memory knows now."""
@@ -153,8 +154,8 @@ class _Execution:
     async def tell(self, decision: Decision) -> None:
         """Status first: when it cannot be written, the Events of its transition wait too."""
         resource = self._observed.resource
-        may_wait = decision.status is not None and decision.status_may_wait
-        if self._memory.status_wait(may_wait, _now()):
+        patience = decision.status_waits if decision.status is not None else None
+        if self._memory.status_wait(patience, _now() - self._began, _now()):
             return
         if decision.status is not None:
             try:

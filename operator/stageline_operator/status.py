@@ -1,7 +1,7 @@
 """The status of a resource: the conditions, the stages, and when it is worth a write. Pure.
 
 Four rules keep it quiet. What is equal is not written. Measured numbers are shown in steps
-(entries.py). A step on the way to Ready waits a moment for the next (`may_wait`). And a status that
+(entries.py). A step on the way to Ready waits a moment for the next (`waits`). And a status that
 differs in details alone is written at most every 5 seconds, for which `measuredAt` has the time of
 the last such write: it moves only with it. Details are numbers, how far a stage is on its way, and
 the words of conditions behind which nothing is wrong; whatever else moves takes the details along.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from stageline_api.quantity import parse_duration
 from stageline_api.status import (
+    UNSEEN,
     Condition,
     PipelineDeploymentStatus,
     PlanStatus,
@@ -44,7 +45,9 @@ from stageline_operator.times import from_rfc3339, rfc3339
 
 DETAILS_APART: Final = timedelta(seconds=5)
 """Between two writes that move nothing but details."""
-_ACTED_ON: Final = ("Ready", "Reconciling", "Stalled", "Planned")
+COMPANY_SECONDS: Final = 2.0
+"""A write of status costs the API server more than any other, so steps in a row share one."""
+_ACTED_ON: Final = ("Ready", "Reconciling", "Stalled")
 _RESTARTS_THAT_COUNT: Final = 1
 """A stage that was restarted more often comes no further by starting once more."""
 _STEPS: Final[Mapping[StageState, int]] = {
@@ -62,16 +65,24 @@ class StatusUpdate:
     """All of it, as the API server takes it; None when it is not to be written."""
     again: float | None
     """Seconds until it would change though nothing else does; None when it would not."""
-    may_wait: bool = False
-    """It tells of a step on the way: another that follows soon may take it along."""
+    waits: float | None = None
+    """Seconds that it may wait, as it tells of a step on the way: another that follows soon takes
+    it along. 0: only where the API server is slow. None: not at all."""
 
 
 def read_status(resource: Object) -> PipelineDeploymentStatus:
-    """The status that `resource` has; an empty one where it cannot be read."""
+    """The status that `resource` was given; an empty one where it cannot be read."""
+    if not was_seen(resource):
+        return PipelineDeploymentStatus()
     try:
-        return PipelineDeploymentStatus.model_validate(resource.get("status") or {})
+        return PipelineDeploymentStatus.model_validate(resource["status"])
     except ValidationError:
         return PipelineDeploymentStatus()
+
+
+def was_seen(resource: Object) -> bool:
+    """Whether an operator has written a status of `resource`."""
+    return bool(resource.get("status")) and resource["status"] != UNSEEN
 
 
 def history(situation: Situation) -> dict[PodKey, Replaced]:
@@ -109,7 +120,9 @@ def status(
     after = _assembled(case, entries, before, now).model_copy(
         update={"progressed_at": progressed_at, "measured_at": before.measured_at}
     )
-    return _worth_writing(before, after, left, now)
+    update = _worth_writing(before, after, left, now)
+    shown = situation.observed.resource.get("status")  # at first sight, by the API server itself
+    return update if before.observed_generation or shown else replace(update, waits=None)
 
 
 def _assembled(
@@ -235,22 +248,26 @@ def _worth_writing(
             again = wait if again is None else min(wait, again)
             return StatusUpdate(None, again)
         after = after.model_copy(update={"measured_at": rfc3339(now)})
-    return StatusUpdate(_dumped(after), again, _is_a_mere_step(before, after))
+    return StatusUpdate(_dumped(after), again, _patience(before, after))
 
 
-def _is_a_mere_step(before: PipelineDeploymentStatus, after: PipelineDeploymentStatus) -> bool:
-    """What one acts on is so as before, and nothing is wrong or was."""
-    return (
-        not any(map(is_bad, (*before.conditions, *after.conditions)))
-        and before.observed_generation == after.observed_generation
-        and before.replicas == after.replicas
-        and all(_truth(before, kind) == _truth(after, kind) for kind in _ACTED_ON)
+def _patience(before: PipelineDeploymentStatus, after: PipelineDeploymentStatus) -> float | None:
+    """None where something is wrong or was, or something is so that one acts on."""
+    if any(map(is_bad, (*before.conditions, *after.conditions))):
+        return None
+    if not before.conditions:
+        return 0.0
+    is_a_mere_step = (
+        before.observed_generation == after.observed_generation
+        and before.replicas in (0, after.replicas)
+        and all(_is_true(before, kind) == _is_true(after, kind) for kind in _ACTED_ON)
     )
+    return COMPANY_SECONDS if is_a_mere_step else None
 
 
-def _truth(whole: PipelineDeploymentStatus, kind: str) -> str:
+def _is_true(whole: PipelineDeploymentStatus, kind: str) -> bool:
     found = _condition(whole, kind)
-    return found.status if found is not None else ""
+    return found is not None and found.status == "True"
 
 
 def _until_details(before: PipelineDeploymentStatus, now: datetime) -> timedelta:

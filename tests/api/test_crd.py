@@ -12,6 +12,7 @@ import yaml
 from stageline_api.crd import crd, schema
 from stageline_api.manifest import read_manifest
 from stageline_api.resource import PipelineDeployment
+from stageline_api.status import UNSEEN, PipelineDeploymentStatus
 
 FORBIDDEN = {"$ref", "$defs", "title", "const", "exclusiveMaximum", "exclusiveMinimum", "oneOf"}
 MINIMAL = {"model": {"uri": "file:///m"}}
@@ -74,8 +75,10 @@ def without(value: Any, names: tuple[str, ...]) -> Any:
     return {k: without(v, names) for k, v in value.items() if k not in names or v}
 
 
-def test_status_is_never_filled_in():
+def test_status_is_never_filled_in_but_where_there_is_none():
     status = schema()["properties"]["status"]
+    assert status.pop("default") == UNSEEN
+    assert PipelineDeploymentStatus.model_validate(UNSEEN).conditions[0].status == "Unknown"
     assert [path for path, node in nodes(status) if "default" in node] == []
 
 

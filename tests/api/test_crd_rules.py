@@ -12,6 +12,7 @@ from stageline_api.crd import crd, schema
 from stageline_api.manifest import ManifestError, read_manifest
 from stageline_api.quantity import DURATION_PATTERN, QUANTITY_PATTERN
 from stageline_api.rules import URI, matches, number_or_matches
+from stageline_api.status import UNSEEN
 from stageline_local.apiserver.cel.evaluation import evaluate
 from stageline_local.apiserver.cel.syntax import parse
 from support.apiserver import MERGE, PIPELINES, ask
@@ -108,6 +109,13 @@ def test_the_api_server_fills_in_the_defaults(installed):
     assert again.spec == read_manifest(yaml.safe_dump(manifest()), "mine.yaml").spec
     assert made["spec"]["rollout"]["maxSurge"] == 1
     assert made["spec"]["router"]["port"] == 8001
+
+
+@pytest.mark.usefixtures("no_leftovers")
+def test_a_new_resource_is_not_ready_before_an_operator_has_seen_it(installed):
+    """Helm and Flux take what has no Ready condition for done."""
+    name = installed("POST", PIPELINES, manifest()).body["metadata"]["name"]
+    assert installed("GET", f"{PIPELINES}/{name}").body["status"] == UNSEEN
 
 
 @pytest.mark.usefixtures("no_leftovers")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from stageline_api.status import UNSEEN
 from support.apiserver import (
     APPLY,
     CORE,
@@ -79,10 +80,10 @@ def test_spec_and_status_are_written_apart(call, made):
     path = f"{PIPELINES}/llama"
     both = {"spec": {"replicas": 7}, "status": {"replicas": 7}}
     as_whole = call("PATCH", path, both, MERGE).body
-    assert "status" not in as_whole
+    assert as_whole["status"] == UNSEEN
     as_status = call("PATCH", f"{path}/status", {**both, "spec": {"replicas": 9}}, MERGE).body
     assert as_status["spec"]["replicas"] == 7
-    assert as_status["status"] == {"replicas": 7}
+    assert as_status["status"] == {**UNSEEN, "replicas": 7}
 
 
 def test_apply_leaves_the_part_alone_that_it_does_not_write(call, made):

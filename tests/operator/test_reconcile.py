@@ -12,7 +12,7 @@ from stageline_operator.decision import Decision, Delete, Notice, Patch
 from stageline_operator.difference import is_as_wished, stamped
 from stageline_operator.kinds import CONFIG_MAP, PIPELINE_DEPLOYMENT, POD, SERVICE, kind_of
 from stageline_operator.labels import OWNER
-from stageline_operator.memory import ASK_AGAIN_SECONDS, COMPANY_SECONDS
+from stageline_operator.memory import ASK_AGAIN_SECONDS, LONGEST_PATIENCE_SECONDS
 from stageline_operator.quarrels import OFTEN, PAUSE_SECONDS
 from stageline_operator.queue import Later
 from stageline_operator.reconcile import Reconciler
@@ -336,20 +336,20 @@ async def test_a_status_that_may_wait_is_written_with_the_next_that_may_not():
     notice = Notice("Normal", "One", "1.")
     decisions = iter(
         [
-            Decision(status={"a": 1}, status_may_wait=True, notices=(notice,)),
+            Decision(status={"a": 1}, status_waits=2.0, notices=(notice,)),
             Decision(status={"a": 2}, notices=(notice,)),
         ]
     )
     world = World(lambda observed: next(decisions))
     wait = await world.reconcile()
-    assert wait == pytest.approx(COMPANY_SECONDS), "it is looked at again when it is due"
+    assert wait == pytest.approx(2.0), "it is looked at again when it is due"
     assert world.cluster.calls == [], "neither status nor Event"
     assert await world.reconcile() is None
     assert world.cluster.verbs() == {"status": 1, "event": 1}
 
 
 async def test_a_status_that_waits_is_written_when_nothing_follows():
-    world = World(lambda observed: Decision(status={"a": 1}, status_may_wait=True))
+    world = World(lambda observed: Decision(status={"a": 1}, status_waits=2.0))
     for _ in range(2):
         wait = await world.reconcile()
         assert world.cluster.calls == []
@@ -358,6 +358,30 @@ async def test_a_status_that_waits_is_written_when_nothing_follows():
     await asyncio.sleep(wait / 2)
     await world.reconcile()
     assert world.cluster.verbs() == {"status": 1}
+
+
+@pytest.mark.parametrize(
+    ("takes", "wait"), [(0.01, 0.0), (0.5, 10.0), (9.0, LONGEST_PATIENCE_SECONDS)]
+)
+async def test_a_status_waits_longer_where_the_api_server_is_slow(takes, wait):
+    world = World()
+    world.decide = lambda observed: Decision(
+        apply=() if world.cache.observed(KEY).of(SERVICE) else (world.child(),),
+        status={"a": 1}, status_waits=0.0,
+    )  # fmt: skip
+    make = world.cluster.make
+
+    async def slowly(obj):
+        await asyncio.sleep(takes)
+        return await make(obj)
+
+    world.cluster.make = slowly
+    began = asyncio.get_running_loop().time()
+    for _ in range(3):
+        await asyncio.sleep(await world.reconcile() or 0)
+        if "status" in world.cluster.verbs():
+            break
+    assert asyncio.get_running_loop().time() - began == pytest.approx(takes + wait, abs=1.0)
 
 
 async def test_an_event_says_whom_it_is_about_and_fits_its_bounds():
@@ -451,6 +475,6 @@ async def test_whatever_request_fails_the_end_is_the_same(at):
 
 def test_a_decision_has_no_field_that_reconciling_does_not_know():
     known = {
-        "apply", "patch", "delete", "create", "status", "status_may_wait", "notices", "again",
+        "apply", "patch", "delete", "create", "status", "status_waits", "notices", "again",
     }  # fmt: skip
     assert {field.name for field in dataclasses.fields(Decision)} == known

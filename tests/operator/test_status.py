@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stageline_api.status import MAX_STAGE_ENTRIES, PipelineDeploymentStatus
+from stageline_api.status import MAX_STAGE_ENTRIES, UNSEEN, PipelineDeploymentStatus
 from stageline_operator.entries import bounded, shown_bytes, shown_time, stage_entries
 from stageline_operator.healing import Healing, Replaced
 from stageline_operator.notices import notices
 from stageline_operator.observed import PipelineKey, PodKey
 from stageline_operator.planning import Planning
 from stageline_operator.status import history, status
+from stageline_operator.times import rfc3339
 from support.objects import (
     NOW,
     STAGES,
@@ -47,7 +48,7 @@ class Life:
         self.status = {}
         self.writes = 0
         self.told = []
-        self.again, self.may_wait = None, False
+        self.again, self.waits = None, None
 
     def see(self, situation, seconds=0.0, planning=PLANNED, healing=None, generation=1, **spec):
         found = resource(self.status, generation, replicas=situation.wanted, **spec)
@@ -56,7 +57,7 @@ class Life:
         healing = healing or Healing(history=history(situation))
         now = NOW + timedelta(seconds=seconds)
         update = status(situation, planning, healing, "", now)
-        self.again, self.may_wait = update.again, update.may_wait
+        self.again, self.waits = update.again, update.waits
         if update.status is not None:
             self.writes += 1
             self.told.extend(notices(self.status, update.status))
@@ -286,18 +287,26 @@ def test_a_stage_that_fails_is_told_at_once():
 def test_steps_on_the_way_to_ready_may_wait_for_each_other_and_what_one_acts_on_may_not():
     life = Life()
     steps = [
-        (scene(found=resource(), front={}), Planning(), False, "it was seen"),
-        (scene(A0, pods={}, reports={}, front=router(0)), PLANNED, False, "it is planned"),
-        (scene(A0, reports={}, front=router(0)), PLANNED, True, "its stages have loaded"),
-        (scene(A0, front=router(0)), PLANNED, True, "its ring turns"),
-        (scene(A0), PLANNED, False, "it is ready"),
+        (scene(found=resource(), front={}), Planning(), None, "it was seen"),
+        (scene(A0, pods={}, reports={}, front=router(0)), PLANNED, 2.0, "it is planned"),
+        (scene(A0, reports={}, front=router(0)), PLANNED, 2.0, "its stages have loaded"),
+        (scene(A0, front=router(0)), PLANNED, 2.0, "its ring turns"),
+        (scene(A0), PLANNED, None, "it is ready"),
     ]
-    for seconds, (found, planning, may_wait, what) in enumerate(steps):
+    for seconds, (found, planning, waits, what) in enumerate(steps):
         assert life.see(found, 10 * seconds, planning), what
-        assert life.may_wait is may_wait, what
+        assert life.waits == waits, what
     gone = pods_of(A0) | {ONE: pod(ONE, ready=False, container=crashing("bang"))}
     life.see(scene(A0, pods=gone, reports={}), 100)
-    assert not life.may_wait, "it is broken"
+    assert life.waits is None, "it is broken"
+
+
+def test_a_resource_that_the_api_server_says_is_pending_was_not_seen_and_need_not_be_at_once():
+    life = Life()
+    life.status = UNSEEN
+    assert life.see(scene(found=resource(), front={}), 0, Planning())
+    assert life.waits == 0.0
+    assert life.condition("Ready")["lastTransitionTime"] == rfc3339(NOW)
 
 
 def test_conditions_of_others_are_left_to_them():
