@@ -5,14 +5,17 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 import grpc
 import pytest
 import torch
 
 from stageline_wire import DATATYPES, Frame, Kind, decode, encode
+from stageline_wire.credentials import Credentials
 from stageline_worker.channel import SERVER_OPTIONS, open_channel
 from stageline_worker.tensors import DTYPES, from_view, to_view
 from stageline_worker.transport import (
@@ -24,11 +27,27 @@ from stageline_worker.transport import (
     Refusals,
     Transport,
 )
+from stageline_worker.transport.backlog import after
+from stageline_worker.transport.dialing import connect
 from stageline_worker.transport.grpc_inlet import GrpcTransport
+from stageline_worker.transport.reading import FrameReader
+from stageline_worker.transport.socket_transport import SocketTransport
+from stageline_worker.transport.wire import READABLE, WRITABLE, Waker, wait
+from support.certificates import Authority
 from support.pipeline import free_ports
 
 SESSION = 7
 SECONDS = 10.0
+
+
+class Stranger(Protocol):
+    """Somebody with a connection and no manners."""
+
+    def say(self, message: bytes, *, whole: bool = True) -> None: ...
+
+    def hear(self) -> Frame:
+        """The next answer. Raises HungUp with what was told as the reason."""
+        ...
 
 
 @dataclass
@@ -39,45 +58,160 @@ class Ends:
     address: str
     refusals: Refusals
     die: Callable[[], None]
-    inlets: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    call: Callable[[], Stranger]
+    inlets: queue.SimpleQueue
     broken: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    name: str = ""
 
     def link(self, session: int = SESSION) -> tuple[Outlet, Inlet]:
         hello = Frame(Kind.HELLO, session)
         outlet = self.transport.dial(self.address, hello, self.broken.put)
         outlet.connect(SECONDS)
+        assert (outlet.transport, outlet.note) == (self.name, "")
         return outlet, self.inlets.get(timeout=SECONDS)
+
+    @contextmanager
+    def stranger(self):
+        with closing(self.call()) as stranger:
+            yield stranger
+
+
+class HungUp(Exception):
+    pass
+
+
+class GrpcStranger:
+    def __init__(self, address, credentials):
+        self._saying = queue.SimpleQueue()
+        self._channel = open_channel(address, credentials)
+        stream = self._channel.stream_stream("/stageline.v1.Relay/Link")
+        self._call = stream(iter(self._saying.get, None))
+
+    def say(self, message, *, whole=True):
+        self._saying.put(message)
+
+    def hear(self):
+        try:
+            return decode(next(self._call))
+        except grpc.RpcError as error:
+            raise HungUp(error.details()) from None
+
+    def close(self):
+        self._saying.put(None)
+        self._channel.close()
+
+
+class SocketStranger:
+    def __init__(self, address, credentials):
+        self._waker = Waker()
+        self._wire, _ = connect(address, credentials, self._waker, SECONDS)
+        self._frames = FrameReader(self._wire.read, 1 << 20)
+
+    def say(self, message, *, whole=True):
+        left = [message + bytes(-len(message) % 64 if whole else 0)]
+        with suppress(OSError):  # it is hung up on
+            while left := after(left, self._wire.write(left)):
+                self._wait(WRITABLE)
+
+    def hear(self):
+        try:
+            while (frame := self._frames.next()) is None:
+                self._wait(READABLE)
+        except (EOFError, OSError):
+            raise HungUp("") from None
+        if frame.kind is Kind.END:
+            raise HungUp(frame.meta["reason"])
+        return frame
+
+    def close(self):
+        self._wire.close()
+
+    def _wait(self, event):
+        wait(self._wire.fileno(), event, self._waker, time.monotonic() + SECONDS)
+
+
+class Accepted:
+    """What came in; at the end it goes, as it goes with a worker's session."""
+
+    def __init__(self):
+        self.inlets: queue.SimpleQueue = queue.SimpleQueue()
+        self._all: list[Inlet] = []
+
+    def __call__(self, hello: Frame, inlet: Inlet) -> None:
+        if hello.session == 0:
+            raise LinkRefused("session 0 is none of ours")
+        self._all.append(inlet)
+        self.inlets.put(inlet)
+
+    def close(self):
+        for inlet in self._all:
+            inlet.close("the test is over")
 
 
 @contextmanager
-def grpc_ends():
+def grpc_ends(credentials=None):
     (port,) = free_ports(1)
-    inlets: queue.SimpleQueue = queue.SimpleQueue()
-
-    def accept(hello: Frame, inlet: Inlet) -> None:
-        if hello.session == 0:
-            raise LinkRefused("session 0 is none of ours")
-        inlets.put(inlet)
-
-    refusals = Refusals()
-    transport = GrpcTransport(accept, refusals)
+    accepted, refusals = Accepted(), Refusals()
+    transport = GrpcTransport(accepted, refusals, credentials)
     pool = ThreadPoolExecutor(8)
     server = grpc.server(pool, options=SERVER_OPTIONS, handlers=[transport.handler()])
     address = f"127.0.0.1:{port}"
-    server.add_insecure_port(address)
+    if credentials is None:
+        server.add_insecure_port(address)
+    else:
+        server.add_secure_port(address, credentials.server())
     server.start()
-    yield Ends(transport, address, refusals, lambda: server.stop(None), inlets)
+    stranger = partial(GrpcStranger, address, credentials)
+    yield Ends(transport, address, refusals, lambda: server.stop(None), stranger, accepted.inlets)
+    accepted.close()
     server.stop(None).wait()
     pool.shutdown()
 
 
-TRANSPORTS = {"grpc": grpc_ends}
+@contextmanager
+def socket_ends(credentials=None, listen="127.0.0.1"):
+    (port,) = free_ports(1)
+    accepted, refusals = Accepted(), Refusals()
+    transport = SocketTransport(accepted, refusals, credentials, hello=0.3)
+    transport.listen(f"{listen}:{port}")
+    address = f"127.0.0.1:{port}"
+    stranger = partial(SocketStranger, address, credentials)
+    yield Ends(transport, address, refusals, transport.stop, stranger, accepted.inlets)
+    accepted.close()
+    transport.stop()
+
+
+# A stage that listens on every address has no Unix socket by the name of just one.
+TRANSPORTS = {
+    "grpc": grpc_ends,
+    "unix": socket_ends,
+    "socket": partial(socket_ends, listen="0.0.0.0"),
+}
+
+
+@pytest.fixture(scope="session")
+def credentials(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("certificates") / "stage"
+    return Credentials.load(Authority().folder(folder, "stage"))
+
+
+@pytest.fixture(params=[*TRANSPORTS, *(f"{name} with TLS" for name in TRANSPORTS)])
+def ends(request, credentials):
+    name, _, tls = request.param.partition(" ")
+    with opened_ends(name, credentials if tls else None) as found:
+        yield found
 
 
 @pytest.fixture(params=TRANSPORTS)
-def ends(request):
+def plain_ends(request):
+    with opened_ends(request.param) as found:
+        yield found
+
+
+@contextmanager
+def opened_ends(name, credentials=None):
     with ExitStack() as stack:
-        found = stack.enter_context(TRANSPORTS[request.param]())
+        found = stack.enter_context(TRANSPORTS[name](credentials))
         opened: list[Outlet] = []
         dial = found.transport.dial
 
@@ -86,6 +220,7 @@ def ends(request):
             return opened[-1]
 
         found.transport.dial = remembering
+        found.name = name
         yield found
         for outlet in opened:
             outlet.close()
@@ -94,6 +229,10 @@ def ends(request):
 def microbatch(sequence, tensor=None, session=SESSION):
     tensors = () if tensor is None else (to_view("x", tensor),)
     return Frame(Kind.MICROBATCH, session, sequence, {}, tensors)
+
+
+def counting(size):
+    return torch.arange(251, dtype=torch.uint8).repeat(size // 251 + 1)[:size]
 
 
 def until(condition, what):
@@ -116,12 +255,21 @@ def test_frames_arrive_whole_and_in_order(ends):
     sender.join()
 
 
-@pytest.mark.parametrize("size", [0, 1, 1000, 2**20, 2**26], ids=lambda size: f"{size} B")
+@pytest.mark.parametrize("size", [0, 1, 1000, 2**20, 2**24], ids=lambda size: f"{size} B")
 def test_tensors_of_any_size_arrive(ends, size):
     outlet, inlet = ends.link()
-    tensor = torch.arange(size, dtype=torch.int64).to(torch.uint8)
+    tensor = counting(size)
     outlet.send(microbatch(1, tensor))
     assert torch.equal(from_view(inlet.receive(SECONDS).tensors[0]), tensor)
+
+
+def test_a_tensor_of_256_MiB_arrives_and_small_ones_around_it(plain_ends):
+    outlet, inlet = plain_ends.link()
+    small, large = counting(1000), counting(2**28)
+    for n, tensor in enumerate([small, large, small]):
+        outlet.send(microbatch(n, tensor))
+    for tensor in (small, large, small):
+        assert torch.equal(from_view(inlet.receive(SECONDS).tensors[0]), tensor)
 
 
 @pytest.mark.parametrize("name", DATATYPES)
@@ -182,12 +330,16 @@ def test_end_is_acknowledged_only_when_all_was_received(ends):
     outlet, inlet = ends.link()
     for n in range(3):
         outlet.send(microbatch(n))
-    assert outlet.finish(SECONDS)
+    acknowledged = queue.SimpleQueue()
+    finishing = threading.Thread(target=lambda: acknowledged.put(outlet.finish(SECONDS)))
+    finishing.start()
     assert [inlet.receive(SECONDS).sequence for _ in range(3)] == [0, 1, 2]
     with pytest.raises(LinkEnded):
         inlet.receive(SECONDS)
     with pytest.raises(LinkEnded):
         inlet.receive(SECONDS)
+    assert acknowledged.get(timeout=SECONDS)
+    finishing.join()
     outlet.close()
     assert ends.broken.empty(), "an orderly end was called broken"
 
@@ -267,12 +419,17 @@ def test_frames_of_another_session_are_dropped_and_counted(ends):
 
 
 def test_the_hop_is_measured(ends):
+    """By a receiver that waits: a frame that it finds tells nothing of the way it took."""
     outlet, inlet = ends.link()
+    got = queue.SimpleQueue()
+    receiver = threading.Thread(target=lambda: [got.put(inlet.receive(SECONDS)) for _ in range(8)])
+    receiver.start()
     for n in range(8):
         outlet.send(microbatch(n))
-        inlet.receive(SECONDS)
+        got.get(timeout=SECONDS)
     until(lambda: outlet.hop_seconds > 0, "a measurement")
     assert outlet.hop_seconds < 1.0
+    receiver.join()
 
 
 def bad_first_messages():
@@ -289,46 +446,41 @@ def bad_first_messages():
 @pytest.mark.parametrize("what", bad_first_messages())
 def test_a_strangers_bad_frame_ends_only_its_own_stream(ends, what):
     outlet, inlet = ends.link()
-    with open_channel(ends.address) as channel:
-        call = channel.stream_stream("/stageline.v1.Relay/Link")(iter([bad_first_messages()[what]]))
-        with pytest.raises(grpc.RpcError) as error:
-            next(call)
-    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert error.value.details()
+    with ends.stranger() as stranger:
+        stranger.say(bad_first_messages()[what], whole=False)
+        with pytest.raises(HungUp, match=r"frame|HELLO"):
+            stranger.hear()
     assert ends.refusals.count == 1
     outlet.send(microbatch(1))
     assert inlet.receive(SECONDS).sequence == 1, "the good link is harmed"
 
 
-@pytest.mark.parametrize(
-    "message", [b"x" * 100, b"".join(encode(Frame(Kind.GENERATE, SESSION))), b""]
-)
+@pytest.mark.parametrize("message", [b"x" * 100, b"".join(encode(Frame(Kind.GENERATE, SESSION)))])
 def test_a_bad_frame_on_a_link_breaks_it_and_is_counted(ends, message):
-    requests = queue.SimpleQueue()
-    with open_channel(ends.address) as channel:
-        stream = channel.stream_stream("/stageline.v1.Relay/Link")
-        call = stream(iter(requests.get, None))
-        requests.put(b"".join(encode(Frame(Kind.HELLO, SESSION))))
-        assert decode(next(call)).kind is Kind.WELCOME
-        requests.put(message)
+    with ends.stranger() as stranger:
+        stranger.say(b"".join(encode(Frame(Kind.HELLO, SESSION))))
+        assert stranger.hear().kind is Kind.WELCOME
+        stranger.say(message)
         with pytest.raises(LinkError):
             ends.inlets.get(timeout=SECONDS).receive(SECONDS)
         assert ends.refusals.count == 1
-        with pytest.raises(grpc.RpcError):
-            next(call)
-        requests.put(None)
+        with pytest.raises(HungUp, match="frame"):
+            stranger.hear()
 
 
 def test_a_sender_that_ignores_its_credits_is_cut_off(ends):
-    hello = b"".join(encode(Frame(Kind.HELLO, SESSION)))
-    flood = [b"".join(encode(microbatch(n))) for n in range(50)]
-    with open_channel(ends.address) as channel:
-        call = channel.stream_stream("/stageline.v1.Relay/Link")(iter([hello, *flood]))
-        with pytest.raises(grpc.RpcError, match="more frames than its 4 credits"):
-            list(call)
-    inlet = ends.inlets.get(timeout=SECONDS)
-    taken = iter(lambda: inlet.receive(SECONDS), None)
-    got = []
-    with pytest.raises(LinkError, match="credits"):
-        got.extend(taken)
-    assert len(got) <= 4
+    """Frames so large that they are taken off ahead of the ring, on every transport."""
+    large = torch.zeros(1 << 20, dtype=torch.uint8)
+    flood = [b"".join(encode(microbatch(n, large))) for n in range(12)]
+    with ends.stranger() as stranger:
+        stranger.say(b"".join(encode(Frame(Kind.HELLO, SESSION))))
+        inlet = ends.inlets.get(timeout=SECONDS)
+        saying = threading.Thread(target=lambda: [stranger.say(frame) for frame in flood])
+        saying.start()
+        got = [inlet.receive(SECONDS)]
+        with pytest.raises(HungUp, match="more frames than its 4 credits"):
+            list(iter(stranger.hear, None))
+        with pytest.raises(LinkError, match="more frames than its 4 credits"):
+            got.extend(iter(lambda: inlet.receive(SECONDS), None))
+        assert len(got) <= 4
+        saying.join()

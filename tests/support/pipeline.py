@@ -50,18 +50,26 @@ QUICK = Timing(beat=0.3, report_gap=0.05, settle=0.05, hop_floor=5.0, silence=5.
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on 127.0.0.1 that nobody has, below the range that connections take theirs from."""
+    """Ports on 127.0.0.1 that nobody has, below the range that connections take theirs from.
+
+    The port after each is free too: a stage takes both.
+    """
     ports: set[int] = set()
     while len(ports) < count:
-        port = random.SystemRandom().randrange(12_000, 32_000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        ports.add(port)
+        port = random.SystemRandom().randrange(12_000, 32_000, 2)
+        if _is_free(port) and _is_free(port + 1):
+            ports.add(port)
     return list(ports)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def stage_documents(

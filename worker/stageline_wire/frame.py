@@ -26,6 +26,7 @@ _MAGIC = 0x314C4753  # "SGL1"
 _VERSION = 1
 _HEADER = struct.Struct("<IBBHIIQQQQ")
 _ENTRY = struct.Struct("<BBB")
+HEADER_LENGTH = _HEADER.size
 _ALIGN = 64
 _MAX_DIMENSIONS = 8
 _MAX_META = 64 << 20
@@ -93,6 +94,17 @@ def encode(frame: Frame) -> list[Buffer]:
         frame.session, frame.sequence, total, 0,
     )  # fmt: skip
     return [header, meta, table, *body]
+
+
+def frame_length(head: Buffer) -> int:
+    """Bytes that a frame says it has, from its first HEADER_LENGTH bytes.
+
+    Raises FrameError when this is no frame's beginning.
+    """
+    magic, version, _, _, _, _, _, _, total, _ = _HEADER.unpack_from(head)
+    if magic != _MAGIC or version != _VERSION or total < _HEADER.size:
+        raise FrameError(f"not a Stageline frame of version {_VERSION}")
+    return int(total)
 
 
 def decode(buffer: Buffer) -> Frame:

@@ -1,4 +1,4 @@
-"""Links between stages: the seam, and gRPC behind it."""
+"""Links between stages: the seam, with sockets and gRPC behind it."""
 
 from stageline_worker.transport.seam import (
     Accept,
@@ -6,6 +6,7 @@ from stageline_worker.transport.seam import (
     LinkEnded,
     LinkError,
     LinkRefused,
+    LinkUnreached,
     Outlet,
     Refusals,
     Transport,
@@ -17,6 +18,7 @@ __all__ = [
     "LinkEnded",
     "LinkError",
     "LinkRefused",
+    "LinkUnreached",
     "Outlet",
     "Refusals",
     "Transport",

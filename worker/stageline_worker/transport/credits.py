@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import threading
 
+from stageline_wire import Frame, FrameError
 from stageline_worker.transport.seam import LinkError
+
+CREDITS = 4
+"""Frames on their way on one link, at most."""
+_MOST = 1024
+
+
+def granted(frame: Frame, key: str) -> int:
+    """The number of credits in WELCOME or CREDIT. Raises FrameError."""
+    value = frame.meta.get(key)
+    if not isinstance(value, int) or not 0 < value <= _MOST:
+        raise FrameError(f"a {frame.kind.name} frame says {key}: {value!r}")
+    return value
 
 
 class Credits:

@@ -16,7 +16,7 @@ import grpc
 
 from stageline_wire import Frame, FrameError, Kind, decode, encode
 from stageline_wire.credentials import Credentials
-from stageline_worker.transport.credits import Debt
+from stageline_worker.transport.credits import CREDITS, Debt
 from stageline_worker.transport.grpc_outlet import METHOD, GrpcOutlet
 from stageline_worker.transport.seam import (
     Accept,
@@ -26,8 +26,6 @@ from stageline_worker.transport.seam import (
     Outlet,
     Refusals,
 )
-
-CREDITS = 4
 
 
 class GrpcInlet:

@@ -18,7 +18,7 @@ import grpc
 from stageline_wire import Frame, FrameError, Kind, decode, encode
 from stageline_wire.credentials import Credentials
 from stageline_worker.channel import open_channel
-from stageline_worker.transport.credits import Credits
+from stageline_worker.transport.credits import Credits, granted
 from stageline_worker.transport.seam import LinkError
 
 METHOD = "/stageline.v1.Relay/Link"
@@ -35,6 +35,7 @@ class GrpcOutlet:
         on_broken: Callable[[str], None],
         credentials: Credentials | None = None,
     ) -> None:
+        self.transport, self.note = "grpc", ""
         self._address = address
         self._on_broken = on_broken
         self._credits = Credits()
@@ -105,12 +106,12 @@ class GrpcOutlet:
     def _take(self, frame: Frame) -> None:
         match frame.kind:
             case Kind.WELCOME:
-                self._credits.give(_count(frame, "credits"))
+                self._credits.give(granted(frame, "credits"))
                 self._is_welcome = True
                 self._answered.set()
             case Kind.CREDIT:
                 self._measure(frame)
-                self._credits.give(_count(frame, "taken"))
+                self._credits.give(granted(frame, "taken"))
             case Kind.END:
                 self._acknowledged = True
                 self._over.set()
@@ -126,13 +127,6 @@ class GrpcOutlet:
             del self._sent[sequence]
         if sent is not None and isinstance(held, (int, float)):
             self._hops.append(max(0.0, now - sent - held))
-
-
-def _count(frame: Frame, key: str) -> int:
-    value = frame.meta.get(key)
-    if not isinstance(value, int) or not 0 < value <= 1024:
-        raise FrameError(f"a {frame.kind.name} frame says {key}: {value!r}")
-    return value
 
 
 def _details(error: grpc.RpcError) -> str:

@@ -26,12 +26,26 @@ class LinkEnded(LinkError):
     """The other end said END, and all it sent was received."""
 
 
+class LinkUnreached(LinkError):
+    """Nobody answered at the other end."""
+
+
 class LinkRefused(LinkError):
     """The accepting end does not want this link."""
 
 
 class Outlet(Protocol):
     """The sending end. It is being dialed until `connect` has returned."""
+
+    @property
+    def transport(self) -> str:
+        """What carries the frames: grpc, socket (TCP) or unix. Certain after `connect`."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """Why it is not a faster one, a sentence; empty when there is nothing to say."""
+        ...
 
     @property
     def hop_seconds(self) -> float:
