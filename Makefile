@@ -15,10 +15,15 @@ WORKERS ?= 2
 IMAGE_BUILD ?= docker build
 IMAGE_LIST ?= docker images
 IMAGES ?= stageline
-TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+TAG ?= $(VERSION)
 BASE_IMAGE ?= python:3.11-slim-bookworm
 # https://pypi.org/simple has torch for CUDA.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# make e2e: commands to which the name of an image, or of a node, is appended. Without NODE_KILL,
+# NODE_PARTITION and NODE_HEAL (none is kind's), what needs them is left out.
+IMAGE_LOAD ?= kind load docker-image
+export IMAGE_LIST IMAGE_LOAD IMAGES BASE_IMAGE TORCH_INDEX NODE_KILL NODE_PARTITION NODE_HEAL
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test e2e bench bench-rivals lint fmt proto api crd manifests images check-generated train lock clean
@@ -42,9 +47,9 @@ demo: $(INSTALLED) ## Serve two real models cut into stages, call them, check ev
 test: $(INSTALLED) ## Run every test that needs nothing but this machine
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-e2e: ## Run the tests that need a Kubernetes cluster
-	@echo "There are no tests on nodes yet. make test runs everything there is, and against a real"
-	@echo "kube-apiserver too where KUBEBUILDER_ASSETS names the folder of its binary and etcd's."
+e2e: $(INSTALLED) ## Install on the Kubernetes cluster of KUBECONFIG, serve, kill whatever can die
+	$(BIN)/python -m pytest tests/e2e -p no:randomly -p no:cacheprovider --exitfirst --no-header \
+	  --timeout 900 $(PYTEST_ARGS)
 
 bench: $(INSTALLED) ## Measure the ring against the same model uncut, and how fast the operator answers
 	$(BIN)/python bench/ring.py $(BENCH_ARGS)
@@ -87,7 +92,7 @@ images: ## Build the images operator, router and worker, and print their sizes
 	@for target in operator router worker; do \
 	  $(IMAGE_BUILD) --quiet --target $$target --tag $(IMAGES)-$$target:$(TAG) \
 	    --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg TORCH_INDEX=$(TORCH_INDEX) \
-	    --build-arg VERSION=$(TAG) . || exit 1; \
+	    --build-arg VERSION=$(VERSION) . || exit 1; \
 	  $(IMAGE_LIST) $(IMAGES)-$$target:$(TAG) || exit 1; \
 	done
 
