@@ -52,6 +52,49 @@ def test_sampled_tokens_are_the_same_again_and_in_a_continued_prompt():
         assert router.tokens_of(3) != tokens
 
 
+HOW = [
+    {},
+    {"temperature": 1.0, "seed": 5},
+    {"temperature": 0.8, "seed": 6, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.3},
+    {"presence_penalty": 0.7, "frequency_penalty": 0.4},
+    {"temperature": 1.0, "seed": 7, "top_k": 9, "frequency_penalty": 0.5, "logprobs": 2},
+    {"logprobs": 0},
+]
+
+
+def test_stages_killed_under_load_cost_no_stream_a_token():
+    with process_pipeline(
+        zoo.checkpoint("llama"), CUT, dtype="float32", prefill_chunk=16, max_sequences=4
+    ) as pipeline:
+        pipeline.wait_ready()
+        with pipeline.router() as router:
+
+            def stream(name):
+                for n, how in enumerate(HOW):
+                    fields = {"max_tokens": 40, "ignore_eos": True, **how}
+                    router.generate(f"{name}{n}", prompt(5 + 6 * n, n), **fields)
+
+            stream("calm")
+            calm = [router.tokens_of(f"calm{n}", 90.0) for n in range(len(HOW))]
+            stream("rough")
+            for killed, progress in ((1, 8), (2, 24)):
+                router.wait(lambda least=progress: len(router.tokens["rough0"]) > least)
+                pipeline.kill(killed)
+                pipeline.restart(killed)
+            rough = [router.tokens_of(f"rough{n}", 90.0) for n in range(len(HOW))]
+            told = {n: [entry[3] for entry in router.entries(f"calm{n}")] for n in (4, 5)}
+            again = {n: [entry[3] for entry in router.entries(f"rough{n}")] for n in (4, 5)}
+        assert pipeline.wait_ready().sessions >= 3, "the ring was never lost"
+    assert [len(tokens) for tokens in rough] == [40] * len(HOW)
+    assert rough == calm
+    assert len({tuple(tokens) for tokens in calm}) == len(HOW), "the streams do not differ"
+    for n, likeliest in ((4, 2), (5, 0)):
+        assert [len(top) for _, top in told[n]] == [likeliest] * 40
+        for (mine, top), (other, other_top) in zip(told[n], again[n], strict=True):
+            assert mine == pytest.approx(other, abs=1e-4)
+            assert [token for token, _ in top] == [token for token, _ in other_top]
+
+
 def test_inference_over_processes_is_the_uncut_models():
     checkpoint = zoo.checkpoint("bert")
     model = transformers.AutoModel.from_pretrained(checkpoint, dtype=torch.float32).eval()

@@ -84,6 +84,11 @@ class Router:
         self.wait(lambda: request in self.finish, request, seconds)
         return self.tokens[request]
 
+    def entries(self, request) -> list[list]:
+        """What TOKENS frames said of a request, as it came."""
+        frames = [frame for frame in self.frames if frame.kind is Kind.TOKENS]
+        return [entry for frame in frames for entry in frame.meta["tokens"] if entry[0] == request]
+
     def failure_of(self, request, seconds: float = _SECONDS) -> Failed:
         """The failure that must come."""
         self.wait(lambda: request in self.failures, None, seconds)
@@ -115,7 +120,7 @@ class Router:
         meta = frame.meta
         match frame.kind:
             case Kind.TOKENS:
-                for request, token, finish in meta["tokens"]:
+                for request, token, finish, *_ in meta["tokens"]:
                     self.tokens[request].append(token)
                     if finish:
                         self.finish[request] = finish
