@@ -21,6 +21,7 @@ _DROPPED = ("title", "$defs", "const")
 _RESOURCES = ("spec.resources", "spec.stageOverrides[].resources", "spec.router.resources")
 _RULES = {
     "spec": rules.SPEC,
+    "spec.model": rules.MODEL,
     "spec.model.uri": rules.URI,
     "spec.stageOverrides": rules.OVERRIDES,
     "spec.tolerations[]": rules.TOLERATION,

@@ -25,6 +25,9 @@ class StageDocument(_Document):
     stage: int = Field(ge=0)
     partition: tuple[int, ...] = Field(description="Layers of each stage.")
     uri: str = Field(description="Where the checkpoint is.")
+    cache: str = Field(
+        default="", description="Folder that keeps what is downloaded; nothing is kept if empty."
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
     max_model_len: int | None = Field(default=None, description="Tokens; the model's own if None.")

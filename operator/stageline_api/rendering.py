@@ -77,6 +77,10 @@ def stage_document(
 ) -> StageDocument:
     """The document of one stage; RenderError when the spec's transport is not there."""
     transport = spec.pipeline.transport
+    cache: str = ""
+    """Folder that keeps what stages download; empty: nothing is kept."""
+    credentials: str = ""
+    """Folder of a stage's certificate; empty: plaintext."""
     if transport not in ("auto", "grpc"):
         raise RenderError(
             f"spec.pipeline.transport {transport} of {ring.model} is not in this version: "
@@ -97,6 +101,7 @@ def stage_document(
         prefill_chunk=spec.generation.prefill_chunk,
         max_waiting=spec.router.max_queue,
         transport=transport,
+        cache=ring.cache,
         addresses=ring.addresses,
         listen=listen,
     )

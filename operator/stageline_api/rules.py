@@ -92,6 +92,14 @@ TOLERATION: Final[Rules] = [
         "out",
     },
 ]
+MODEL: Final[Rules] = [
+    {
+        "rule": "!has(self.cache) || self.uri.startsWith('hf://') || self.uri.startsWith('s3://')",
+        "message": "spec.model.cache keeps what is downloaded of hf:// and s3://, but "
+        "spec.model.uri is read where it is: leave spec.model.cache out",
+        "fieldPath": ".cache",
+    }
+]
 URI: Final[Rules] = [
     {
         "rule": "self.matches(r'^(hf|pvc|s3|file)://')",

@@ -39,6 +39,10 @@ LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
 LABEL_KEY_PATTERN = (
     r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
 )
+CACHE_PATTERN = (
+    r"^(pvc://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*"
+    r"|file://(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+)$"
+)
 IMAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_./:@-]{0,511}$"
 
 DEEPEST = 32
@@ -59,6 +63,7 @@ LABEL_KEY_SENTENCE = (
     "must be a label's name, for example gpu or example.com/gpu: letters, digits, '-', '_' and "
     "'.', at most 63 after the '/'"
 )
+CACHE_SENTENCE = "must be a place for a cache: write pvc://claim/folder or file:///folder"
 IMAGE_SENTENCE = "must be an image, for example registry.example.com/stageline-worker:1.0"
 
 
@@ -175,6 +180,9 @@ LabelValue = Annotated[
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=16)]
 Image = Annotated[
     str, _like(IMAGE_PATTERN, IMAGE_SENTENCE), _text(IMAGE_PATTERN, IMAGE_SENTENCE, 512)
+]
+CacheUri = Annotated[
+    str, _like(CACHE_PATTERN, CACHE_SENTENCE), _text(CACHE_PATTERN, CACHE_SENTENCE, 512)
 ]
 ModelUri = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_checked_uri)]
 Free = Annotated[

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from stageline_api.pods import ContainerResources, PodTemplate, Resources, Spread, Toleration
 from stageline_api.schema import (
+    CacheUri,
     Duration,
     Image,
     Labels,
@@ -48,6 +49,20 @@ class ModelSpec(SpecModel):
         description="Secret in the same namespace whose keys become environment variables of all "
         "that reads the model, for example HF_TOKEN.",
     )
+    cache: CacheUri | None = Field(
+        default=None,
+        description="Where stages keep what they download of hf:// and s3://, so that one which "
+        "starts again has it: pvc://claim/folder, or file:///folder of the node.",
+    )
+
+    @model_validator(mode="after")
+    def _cache_is_of_use(self) -> ModelSpec:
+        if self.cache is not None and not self.uri.startswith(("hf://", "s3://")):
+            raise SentenceError(
+                "spec.model.cache keeps what is downloaded of hf:// and s3://, but "
+                f"spec.model.uri {self.uri} is read where it is: leave spec.model.cache out"
+            )
+        return self
 
 
 class PipelineSpec(SpecModel):

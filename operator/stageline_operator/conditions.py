@@ -19,11 +19,11 @@ from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from stageline_api.status import Condition
-from stageline_operator.messages import clean
+from stageline_operator.messages import clean, joined
 from stageline_operator.planning import Planning
 from stageline_operator.problems import Problem
 from stageline_operator.reasons import Reason
-from stageline_operator.situation import Situation
+from stageline_operator.situation import Situation, Stage
 from stageline_operator.times import rfc3339
 
 Truth = Literal["True", "False", "Unknown"]
@@ -279,8 +279,17 @@ def _model_loaded(case: Case) -> Verdict:
     loaded = sum(stage.loaded for stage in stages)
     words = f"{loaded} of {len(stages)} stages have their weights in memory"
     well, worst = loaded == len(stages), case.worst(_OF_STAGES)
-    part = _part(kind, well, Reason.LOADED, Reason.STAGE_STARTING, words, worst)
+    good, complaint = Reason.LOADED, _complaint(stages) if well else ""
+    if complaint:
+        good, words = Reason.LOADED_WITH_COMPLAINT, f"{words}; {complaint}"
+    part = _part(kind, well, good, Reason.STAGE_STARTING, words, worst)
     return _none_to_tell_of(case, kind) or part
+
+
+def _complaint(stages: Iterable[Stage]) -> str:
+    """Of the first stage that works but says that something is amiss."""
+    said = (joined(one.place, one.heard.error) for one in stages if one.heard and one.heard.error)
+    return next(said, "")
 
 
 def _pipeline_connected(case: Case) -> Verdict:

@@ -60,7 +60,7 @@ class Reason(StrEnum):
     PLANNED_WITH_OLD_CRD = "PlannedWithOldCRD"
     SCHEDULED = "Scheduled"
     LOADED = "Loaded"
-    LOADED_WITHOUT_CACHE = "LoadedWithoutCache"
+    LOADED_WITH_COMPLAINT = "LoadedWithComplaint"
     CONNECTED = "Connected"
     AVAILABLE = "Available"
     SERVING = "Serving"
@@ -133,7 +133,7 @@ _MEANINGS: Final = {
     Reason.PLANNED_WITH_OLD_CRD: "The model is cut, but the cluster's CRD drops newer fields.",
     Reason.SCHEDULED: "Every stage has a node.",
     Reason.LOADED: "Every stage has its weights in memory.",
-    Reason.LOADED_WITHOUT_CACHE: "Every stage has its weights, but one could not keep them.",
+    Reason.LOADED_WITH_COMPLAINT: "Every stage has its weights, but one says what is amiss.",
     Reason.CONNECTED: "A canary microbatch went round every ring.",
     Reason.AVAILABLE: "A router answers.",
     Reason.SERVING: "As many pipelines as asked for serve, and a router leads to them.",

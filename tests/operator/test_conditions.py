@@ -243,6 +243,11 @@ TABLE = {
         ("Ready=False StageFailed",),
         "(pod llama-aaa-0-1): no hf",
     ),
+    "a cache that is full": Told(
+        scene(A0, reports={A0: report(A0, "Ready", (stage_report(1, error="its cache is full"),))}),
+        ("Ready=True Serving", "ModelLoaded=True LoadedWithComplaint"),
+        "in memory; pipeline 0 stage 1 (pod llama-aaa-0-1): its cache is full",
+    ),
     "ring broken": Told(
         scene(A0, reports={A0: report(A0, "Connecting", message="stage 2 missed its deadline")}),
         ("Ready=False RingBroken", "PipelineConnected=False RingBroken", "ModelLoaded=True Loaded"),

@@ -290,6 +290,21 @@ WRONG = (
         "spec.model.maxModelLen must be at most 2147483647",
     ),
     Wrong(
+        "a cache in a bucket",
+        "spec: {model: {uri: 'hf://a/b', cache: 's3://bucket'}}",
+        "spec.model.cache must be a place for a cache: write pvc://claim/folder or file:///folder",
+    ),
+    Wrong(
+        "a cache that climbs out of its claim",
+        "spec: {model: {uri: 'hf://a/b', cache: 'pvc://claim/../x'}}",
+        "spec.model.cache must be a place for a cache",
+    ),
+    Wrong(
+        "a cache for what is on a volume",
+        "spec: {model: {uri: 'pvc://claim', cache: 'pvc://cache'}}",
+        "spec.model.cache keeps what is downloaded of hf:// and s3://",
+    ),
+    Wrong(
         "a Secret with a slash",
         "spec: {model: {secretName: default/token}}",
         "spec.model.secretName must be the name of an object: lower case letters, digits, '-' and",
@@ -725,6 +740,12 @@ LATER = (
         "spec: {model: {uri: 'file:///models/llama'}}",
         "ModelSourceRefused",
         "this operator mounts no folder of a node, use pvc://, hf:// or s3://",
+    ),
+    Later(
+        "a cache on nodes that may not be mounted",
+        "spec: {model: {uri: 'hf://meta-llama/Llama-3.1-8B', cache: 'file:///var/cache'}}",
+        "ModelSourceRefused",
+        "spec.model.cache file:///var/cache of llama: this operator mounts no folder of a node",
     ),
     Later(
         "a field that no pod has",

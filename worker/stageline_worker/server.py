@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -16,6 +17,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
 from stageline_api.documents import StageDocument
+from stageline_sources import PartCache
 from stageline_wire.address import bracketed
 from stageline_wire.credentials import Credentials, CredentialsError
 from stageline_wire.logs import log
@@ -45,7 +47,17 @@ _ENDING = 5.0
 # transformers sets torch's default dtype, which is the whole process's, while it builds a model.
 _LOADING = threading.Lock()
 
-Progress = Callable[[int, int], None]
+
+class Progress(Protocol):
+    """Whom `Load` tells how it goes on."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many bytes of so many are in memory."""
+
+    def complain(self, sentence: str) -> None:
+        """Something is not as it should be, though the stage can do without."""
+
+
 Load = Callable[[StageDocument, Progress], StageModel]
 
 
@@ -53,8 +65,9 @@ def load_stage(document: StageDocument, progress: Progress) -> StageModel:
     """Load the document's layers of its checkpoint. Raises ModelError."""
     from stageline_worker.model import load  # transformers takes seconds; the port is bound before
 
+    cache = PartCache(Path(document.cache)) if document.cache else None
     with _LOADING:
-        return load(
+        model = load(
             document.uri,
             layers=document.layers,
             dtype=document.dtype,
@@ -62,7 +75,11 @@ def load_stage(document: StageDocument, progress: Progress) -> StageModel:
             max_model_len=document.max_model_len,
             max_sequences=document.max_sequences,
             progress=progress,
+            cache=cache,
         )
+    if cache is not None and cache.complaint:
+        progress.complain(cache.complaint)
+    return model
 
 
 class WorkerError(Exception):
@@ -197,7 +214,7 @@ class WorkerServer:
         stage, what = self.document.stage, "cannot load its layers"
         try:
             self._facts.update(state=pb.LOADING)
-            model = self._load(self.document, self._progress)
+            model = self._load(self.document, _Loading(self.document.stage, self._facts))
             self._loaded(model)
             what = "cannot go on"
             runner = Runner(stage, self.document.stages, model, self._member, self._facts)
@@ -223,12 +240,24 @@ class WorkerServer:
         status = HealthCheckResponse.SERVING if has else HealthCheckResponse.NOT_SERVING
         self._health.set(_OWN_LAYERS, status)
 
-    def _progress(self, loaded: int, total: int) -> None:
-        self._facts.update(urgent=False, loaded_bytes=loaded, total_bytes=total)
-
     def _refused(self, reason: str) -> None:
         self._facts.update(urgent=False, refused_frames=self._refusals.count)
         log("frame_refused", stage=self.document.stage, reason=reason)
+
+
+class _Loading:
+    """What is reported of a stage while it loads."""
+
+    def __init__(self, stage: int, facts: Facts) -> None:
+        self._stage = stage
+        self._facts = facts
+
+    def __call__(self, done: int, total: int) -> None:
+        self._facts.update(urgent=False, loaded_bytes=done, total_bytes=total)
+
+    def complain(self, sentence: str) -> None:
+        log("complaint", stage=self._stage, reason=sentence)
+        self._facts.update(error=sentence)
 
 
 def _credentials(document: StageDocument) -> Credentials | None:

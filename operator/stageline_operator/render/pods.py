@@ -16,7 +16,9 @@ from stageline_operator.render.source import Source
 TERMINATION_LOG = "/dev/termination-log"
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _SCRATCH = "/tmp"
-_AWAY_SECONDS = 60  # a stage on a node that is gone is replaced after this
+_GROUP = 65532  # the images' own
+_WRITABLE = {"fsGroup": _GROUP, "fsGroupChangePolicy": "OnRootMismatch"}
+_AWAY_SECONDS = 60  # what is on a node that is gone is replaced after this; 300 by default
 _AWAY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -60,7 +62,11 @@ def pod_spec(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+            **(_WRITABLE if source.cache else {}),
+        },
         **more,
         "containers": [only],
         "volumes": [{"name": "scratch", "emptyDir": {}}, *source.volumes, *volumes],

@@ -7,7 +7,7 @@ into memory, with credentials from the Secret that the spec names.
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stageline_api.rendering import RenderError
 from stageline_api.spec import ModelSpec
@@ -17,6 +17,7 @@ from stageline_operator.render.metadata import owner
 from stageline_operator.settings import RenderSettings
 
 MODEL_FOLDER = "/var/run/stageline/model"
+CACHE_FOLDER = "/var/run/stageline/cache"
 REFUSED = "ModelSourceRefused"
 
 
@@ -28,12 +29,39 @@ class Source:
     volumes: tuple[Object, ...]
     mounts: tuple[Object, ...]
     env_from: tuple[Object, ...] = ()
+    cache: str = ""
+    """Folder that keeps what is downloaded; empty: nothing is kept."""
 
 
 def record_source(resource: Object, record: RevisionRecord, settings: RenderSettings) -> Source:
     """Where pods of a revision find its model; RenderError when they cannot."""
     commit = record.profile.commit
     return model_source(owner(resource), record.spec.model, settings, commit)
+
+
+def stage_source(resource: Object, record: RevisionRecord, settings: RenderSettings) -> Source:
+    """The same for the pods of stages, which may keep what they download."""
+    source = record_source(resource, record, settings)
+    cache = record.spec.model.cache
+    if cache is None:
+        return source
+    scheme, _, rest = cache.partition("://")
+    claim, _, folder = rest.partition("/")
+    volume: Object = {"persistentVolumeClaim": {"claimName": claim}}
+    if scheme == "file":
+        folder, volume = "", {"hostPath": {"path": rest, "type": "DirectoryOrCreate"}}
+        if not settings.allow_host_path:
+            raise RenderError(
+                f"spec.model.cache {cache} of {owner(resource)}: this operator mounts no folder "
+                "of a node, use pvc://, or start it with --allow-host-path",
+                REFUSED,
+            )
+    return replace(
+        source,
+        volumes=({"name": "cache", **volume},),
+        mounts=({"name": "cache", "mountPath": CACHE_FOLDER},),
+        cache=posixpath.join(CACHE_FOLDER, folder).rstrip("/"),
+    )
 
 
 def model_source(name: str, model: ModelSpec, settings: RenderSettings, commit: str = "") -> Source:

@@ -10,7 +10,7 @@ from stageline_operator.observed import PipelineKey, PodKey, RevisionRecord
 from stageline_operator.render import pods
 from stageline_operator.render.metadata import child, owner, selector
 from stageline_operator.render.patching import Patched, patched
-from stageline_operator.render.source import Source, record_source
+from stageline_operator.render.source import Source, stage_source
 from stageline_operator.settings import RenderSettings
 
 PORT = 7070
@@ -24,7 +24,7 @@ def stage_pod(
 ) -> Object:
     """The pod of the stage `key`, of the revision `record`; RenderError when it cannot be made."""
     name = names.pod_name(owner(resource), key)
-    source = record_source(resource, record, settings)
+    source = stage_source(resource, record, settings)
     made = child(
         resource,
         POD,
@@ -126,6 +126,7 @@ def _node_selector(record: RevisionRecord, stage: int) -> dict[str, str]:
     override = record.spec.override(stage)
     return dict(record.spec.node_selector) | dict(override.node_selector if override else {})
 
+        cache=source.cache,
 
 def _spread(resource: Object, record: RevisionRecord, stage: int) -> list[Object]:
     """The spec's own, or leaders on different hosts: one host's end is one pipeline's, then."""

@@ -279,6 +279,35 @@ def test_credentials_go_to_all_that_reads_the_model_and_to_nothing_else():
     assert "envFrom" not in rendered(uri="hf://a/b").worker()
 
 
+CACHES = {
+    "pvc://kept": ({"persistentVolumeClaim": {"claimName": "kept"}}, "/var/run/stageline/cache"),
+    "pvc://kept/of/llama": (
+        {"persistentVolumeClaim": {"claimName": "kept"}},
+        "/var/run/stageline/cache/of/llama",
+    ),
+    "file:///var/cache": (
+        {"hostPath": {"path": "/var/cache", "type": "DirectoryOrCreate"}},
+        "/var/run/stageline/cache",
+    ),
+}
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_stages_alone_have_the_cache_and_may_write_to_it(cache):
+    volume, folder = CACHES[cache]
+    made = rendered(f"{{model: {{cache: '{cache}'}}}}", uri="hf://a/b", settings=HOST)
+    assert {"name": "cache", **volume} in made.stage()["spec"]["volumes"]
+    mounts = {mount["name"]: mount for mount in made.worker()["volumeMounts"]}
+    assert mounts["cache"] == {"name": "cache", "mountPath": "/var/run/stageline/cache"}
+    assert made.stage()["spec"]["securityContext"]["fsGroup"] == 65532
+    assert json.loads(env(made.worker())["STAGELINE_DOCUMENT"])["cache"] == folder
+    kubernetes_validate.validate(made.stage(), "1.37", strict=True)
+    others = [made.profile(), made.router()["spec"]["template"]]
+    for pod in (*others, rendered(uri="hf://a/b").stage()):
+        assert "cache" not in {volume["name"] for volume in pod["spec"]["volumes"]}
+        assert "fsGroup" not in pod["spec"]["securityContext"]
+
+
 def test_what_one_stage_has_differently_reaches_that_stage_alone():
     made = rendered(SPECS["everything"])
     first, last = made.stage(0), made.stage(2)
