@@ -17,6 +17,7 @@ from support.clients import infer, outcome, text_input, triton_input
 from support.front import front_door
 from support.lettered import lettered
 from support.stages import greedy
+from support.streams import Stream, flag, text_of
 from support.zoo import uncut
 
 PROMPT = "The ring turns."
@@ -34,47 +35,11 @@ def client(front):
         yield client
 
 
-def flag(name: str, value: bool = True) -> triton.InferInput:
-    return triton_input(name, np.array([value]))
-
-
 def expected(prompt: str, count: int) -> str:
     """The uncut model's own greedy text, up to its end-of-text token."""
     tokenizer = Tokenizer.from_file(str(lettered() / "tokenizer.json"))
     made = greedy(uncut("llama"), torch.tensor(tokenizer.encode(prompt).ids), count)
     return tokenizer.decode(made[: made.index(2)] if 2 in made else made)
-
-
-def text_of(result) -> str:
-    return result.as_numpy("text_output")[0].decode()
-
-
-class Stream:
-    """A tritonclient stream whose answers are kept by request id."""
-
-    def __init__(self, address: str) -> None:
-        self.client = triton.InferenceServerClient(address)
-        self.answers: queue.SimpleQueue = queue.SimpleQueue()
-        self.client.start_stream(lambda result, error: self.answers.put((result, error)))
-
-    def ask(self, prompt: str, request_id: str, **options) -> None:
-        inputs = [text_input(prompt), flag("stream")]
-        self.client.async_stream_infer("model", inputs, request_id=request_id, **options)
-
-    def collect(self, count: int) -> dict[str, list]:
-        """Responses by id, until `count` requests have had their last one."""
-        found: dict[str, list] = {}
-        while count:
-            result, error = self.answers.get(timeout=60)
-            assert error is None, error
-            response = result.get_response()
-            found.setdefault(response.id, []).append(result)
-            count -= response.parameters["triton_final_response"].bool_param
-        return found
-
-    def close(self, cancel: bool = False) -> None:
-        self.client.stop_stream(cancel_requests=cancel)
-        self.client.close()
 
 
 @pytest.fixture
