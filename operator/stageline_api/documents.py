@@ -82,6 +82,10 @@ class RouterDocument(_Document):
     model: str
     uri: str = Field(description="Where the tokenizer is.")
     listen: str = Field(description="host:port of the Open Inference Protocol server.")
+    health: str = Field(
+        default="",
+        description="host:port of a health service in plaintext, which probes ask; none if empty.",
+    )
     pipelines: tuple[PipelineAddress, ...]
     max_batch_size: int = Field(default=32, ge=1, description="Rows in one microbatch.")
     max_delay_milliseconds: float = Field(

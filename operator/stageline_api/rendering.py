@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ def revision(deployment: PipelineDeployment, plan: Plan, image: str) -> str:
         "plan": plan.plan_hash,
         "image": image,
         "maxQueue": deployment.spec.router.max_queue,
+        **({"tls": True} if speaks_tls(deployment.spec) else {}),
         # Without defaults, so that a field that a later version adds changes no revision.
         "spec": deployment.spec.model_dump(
             mode="json", exclude_defaults=True, exclude=_OF_NO_STAGE
@@ -48,11 +49,17 @@ def revision(deployment: PipelineDeployment, plan: Plan, image: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:REVISION_LENGTH]
 
 
+def speaks_tls(spec: PipelineDeploymentSpec) -> bool:
+    """Whether stages ask each other, and whoever else calls, for a certificate."""
+    return spec.security.tls == "Enabled"
+
+
 _OF_NO_STAGE: dict[str, Any] = {
     "replicas": True,
     "router": True,
     "batching": True,
     "rollout": True,
+    "security": True,
     "image": True,
     "pipeline": {"stages", "partition"},
     "resources": {"device_memory"},
@@ -70,6 +77,10 @@ class Ring:
     uri: str
     """Where the checkpoint is, as the stages see it."""
     addresses: tuple[str, ...]
+    cache: str = ""
+    """Folder that keeps what stages download; empty: nothing is kept."""
+    credentials: str = ""
+    """Folder of a stage's certificate; empty: plaintext."""
 
 
 def stage_document(
@@ -77,10 +88,6 @@ def stage_document(
 ) -> StageDocument:
     """The document of one stage; RenderError when the spec's transport is not there."""
     transport = spec.pipeline.transport
-    cache: str = ""
-    """Folder that keeps what stages download; empty: nothing is kept."""
-    credentials: str = ""
-    """Folder of a stage's certificate; empty: plaintext."""
     if transport not in ("auto", "grpc"):
         raise RenderError(
             f"spec.pipeline.transport {transport} of {ring.model} is not in this version: "
@@ -94,6 +101,7 @@ def stage_document(
         stage=stage,
         partition=plan.partition,
         uri=ring.uri,
+        cache=ring.cache,
         dtype=plan.dtype,
         device=spec.pipeline.device,
         max_model_len=plan.max_model_len,
@@ -101,28 +109,27 @@ def stage_document(
         prefill_chunk=spec.generation.prefill_chunk,
         max_waiting=spec.router.max_queue,
         transport=transport,
-        cache=ring.cache,
         addresses=ring.addresses,
         listen=listen,
+        credentials=ring.credentials,
     )
 
 
 def router_document(
-    deployment: PipelineDeployment, uri: str, listen: str, leaders: Mapping[str, str]
+    deployment: PipelineDeployment,
+    uri: str,
+    listen: str,
+    health: str,
+    pipelines: Sequence[PipelineAddress],
 ) -> RouterDocument:
-    """The router's document.
-
-    `uri` is where the router finds the checkpoint; `leaders` has the host:port of stage 0 of each
-    pipeline by name.
-    """
+    """The router's document; `uri` is where the router finds the checkpoint."""
     spec = deployment.spec
     return RouterDocument(
         model=deployment.metadata.name,
         uri=uri,
         listen=listen,
-        pipelines=tuple(
-            PipelineAddress(name=name, leader=leader) for name, leader in leaders.items()
-        ),
+        health=health,
+        pipelines=tuple(pipelines),
         max_batch_size=spec.batching.max_batch_size,
         max_delay_milliseconds=parse_duration(spec.batching.max_delay),
         max_queue=spec.router.max_queue,

@@ -139,6 +139,34 @@ class GenerationSpec(SpecModel):
     )
 
 
+class SecuritySpec(SpecModel):
+    """Who is believed inside a deployment."""
+
+    tls: Literal["Enabled", "Disabled"] = Field(
+        default="Enabled",
+        description="Mutual TLS between stages, routers and the operator, with certificates that "
+        "the operator makes and renews.",
+    )
+
+
+class RouterTlsSpec(SpecModel):
+    """TLS for clients."""
+
+    secret_name: ObjectName = Field(
+        description="Secret in the same namespace with tls.crt and tls.key, as cert-manager makes "
+        "it."
+    )
+
+
+class RouterAuthSpec(SpecModel):
+    """Which clients are answered."""
+
+    token_secret_name: ObjectName = Field(
+        description="Secret in the same namespace whose key token has the bearer tokens that are "
+        "accepted, one on each line."
+    )
+
+
 class RouterSpec(SpecModel):
     """The front door that speaks the Open Inference Protocol over gRPC."""
 
@@ -150,6 +178,12 @@ class RouterSpec(SpecModel):
     )
     replicas: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
         default=1, description="Routers that share the requests."
+    )
+    tls: RouterTlsSpec | None = Field(
+        default=None, description="TLS for clients; absent is plaintext."
+    )
+    auth: RouterAuthSpec | None = Field(
+        default=None, description="Bearer tokens of clients; absent is that all are answered."
     )
     image: Image | None = Field(
         default=None, description="Image of the router; absent is the operator's."
@@ -222,6 +256,9 @@ class PipelineDeploymentSpec(SpecModel):
         default_factory=GenerationSpec, description="How text is generated."
     )
     router: RouterSpec = Field(default_factory=RouterSpec, description="The front door.")
+    security: SecuritySpec = Field(
+        default_factory=SecuritySpec, description="Who is believed inside the deployment."
+    )
     rollout: RolloutSpec = Field(
         default_factory=RolloutSpec, description="How a change comes to the pipelines."
     )

@@ -152,6 +152,16 @@ class Cache:
             refused=refused or {},
         )
 
+    def child(self, key: Key, kind: Kind, name: str) -> Object | None:
+        """What a resource has of this kind and name, whoever controls it."""
+        entry = self._entries.get(key)
+        return entry.children.get((kind, name)) if entry else None
+
+    def forget(self, key: Key, kind: Kind) -> None:
+        """All children of a kind of which nobody tells when they end."""
+        for name in [name for name, _ in _of_kind(self._entries.get(key, _Entry()), kind)]:
+            self.found_gone(key, kind, name)
+
     def existing(self) -> list[Key]:
         """Every resource that exists."""
         return [key for key, entry in self._entries.items() if entry.resource is not None]
@@ -249,7 +259,8 @@ def key_of(obj: Object) -> Key | None:
 
 
 def _is_watched(obj: Object) -> bool:
-    return kind_of(obj) == PIPELINE_DEPLOYMENT or OWNER in (obj["metadata"].get("labels") or {})
+    kind, labels = kind_of(obj), obj["metadata"].get("labels") or {}
+    return kind == PIPELINE_DEPLOYMENT or (kind in CHILDREN and OWNER in labels)
 
 
 def slim(obj: Object) -> Object:

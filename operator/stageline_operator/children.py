@@ -51,7 +51,9 @@ def _router_config(
     settings: RenderSettings,
 ) -> Object:
     """Says which document was its first: a router that was told of no other began with that."""
-    made = render.router_config(at.observed.resource, deployment, current, at.kept, settings)
+    resource, known = at.observed.resource, at.records
+    secured = [key for key in at.kept if key.revision in known and known[key.revision].tls]
+    made = render.router_config(resource, deployment, current, at.kept, settings, secured)
     live = at.observed.of(CONFIG_MAP).get(made["metadata"]["name"])
     first = render.document_hash(made) if live is None else _annotation(live, FIRST_DOCUMENT)
     made["metadata"]["annotations"] = {FIRST_DOCUMENT: first}

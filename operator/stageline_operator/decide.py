@@ -15,6 +15,7 @@ from stageline_operator import names, pods
 from stageline_operator.children import routers_to_wake, surplus, unlike, wished_children
 from stageline_operator.decision import Decision, Notice
 from stageline_operator.healing import Healing, heal
+from stageline_operator.identities import identities
 from stageline_operator.kinds import CONFIG_MAP, POD, Object
 from stageline_operator.notices import notices
 from stageline_operator.observed import Observed, PipelineKey, RevisionRecord
@@ -42,13 +43,14 @@ def decide(observed: Observed, settings: RenderSettings, now: datetime) -> Decis
     at = at.keeping(_next(at, deployment, current))
     healing = heal(at.stages, history(at), now)
     children = wished_children(at, deployment, current, settings)
+    known = identities(at, current, now)
     try:
         create = (*_profile_pod(observed, planned), *pods.missing(at, settings))
     except RenderError as error:  # of an old revision, under settings that were others then
         planned, create = replace(planned, refused=error.reason, message=str(error)), ()
     told = status(at, planned, healing, "", now)
     return Decision(
-        apply=unlike(observed, children),
+        apply=unlike(observed, (*known.secrets, *children)),
         patch=(*pods.relabelled(at), *routers_to_wake(observed, children)),
         delete=(
             *pods.to_go(at, healing, planned, now),
@@ -57,8 +59,8 @@ def decide(observed: Observed, settings: RenderSettings, now: datetime) -> Decis
         create=create,
         status=told.status,
         status_waits=told.waits,
-        notices=_notices(observed, told.status),
-        again=_soonest(told.again, healing.again, pods.next_profile(planned, at, now)),
+        notices=(*known.notices, *_notices(observed, told.status)),
+        again=_soonest(told.again, healing.again, known.again, pods.next_profile(planned, at, now)),
     )
 
 

@@ -36,12 +36,14 @@ SERVICE_ACCOUNT: Final = Kind("v1", "ServiceAccount", "serviceaccounts")
 DEPLOYMENT: Final = Kind("apps/v1", "Deployment", "deployments")
 CONTROLLER_REVISION: Final = Kind("apps/v1", "ControllerRevision", "controllerrevisions")
 DISRUPTION_BUDGET: Final = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+SECRET: Final = Kind("v1", "Secret", "secrets")
+"""Read by name: whoever may list or watch Secrets may read all that there are."""
 EVENT: Final = Kind("events.k8s.io/v1", "Event", "events")
 
 CHILDREN: Final = (
     POD, SERVICE, CONFIG_MAP, SERVICE_ACCOUNT, DEPLOYMENT, CONTROLLER_REVISION, DISRUPTION_BUDGET,
 )  # fmt: skip
-"""Every kind of child, all watched, all labelled with their owner."""
+"""Every kind of child that is watched, all labelled with their owner."""
 
 
 def kind_of(obj: Object) -> Kind:
@@ -49,4 +51,6 @@ def kind_of(obj: Object) -> Kind:
     return _BY_NAME[obj["apiVersion"], obj["kind"]]
 
 
-_BY_NAME = {(kind.api_version, kind.kind): kind for kind in (PIPELINE_DEPLOYMENT, *CHILDREN)}
+_BY_NAME = {
+    (kind.api_version, kind.kind): kind for kind in (PIPELINE_DEPLOYMENT, *CHILDREN, SECRET)
+}

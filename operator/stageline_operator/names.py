@@ -13,6 +13,7 @@ from typing import Final
 from stageline_operator.kinds import Object
 from stageline_operator.labels import PIPELINE, REVISION, STAGE
 from stageline_operator.observed import PipelineKey, PodKey
+from stageline_wire.roles import Role
 
 LONGEST: Final = 63
 KEPT: Final = "pipelines.json"
@@ -38,6 +39,16 @@ def router(owner: str) -> str:
 def service_account(owner: str) -> str:
     """Of the ServiceAccount of every pod."""
     return _joined(owner, "")
+
+
+def authority(owner: str) -> str:
+    """Of the Secret with the resource's own certificate authority."""
+    return _joined(owner, "-ca")
+
+
+def certificate(owner: str, role: Role) -> str:
+    """Of the Secret with the certificate of a role."""
+    return _joined(owner, f"-{role}-tls")
 
 
 def revision(owner: str, revision: str) -> str:

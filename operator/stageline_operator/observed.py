@@ -47,6 +47,8 @@ class RevisionRecord(BaseModel):
     """Counts up: a higher one is newer."""
     image: str
     """Of the worker."""
+    tls: bool = False
+    """Whether its stages ask for certificates: they did not before there was a choice."""
     spec: PipelineDeploymentSpec
     profile: ModelProfile
     plan: Plan

@@ -9,13 +9,14 @@ from typing import Final
 
 from stageline_operator import health
 from stageline_operator.cache import Cache, Key
-from stageline_operator.cluster import Cluster
+from stageline_operator.cluster import Cluster, ClusterError
 from stageline_operator.kinds import Object
 from stageline_operator.lists import Lists
 from stageline_operator.metrics import Metrics
 from stageline_operator.queue import Later, WorkQueue
-from stageline_operator.reconcile import Decide, Reconciler, child_of
+from stageline_operator.reconcile import Decide, Reconciler, child_of, soonest
 from stageline_operator.reports import PORT, Introductions, Reports, leaders
+from stageline_operator.secrets import Secrets
 from stageline_operator.settings import RenderSettings
 from stageline_operator.watches import Watches
 
@@ -43,7 +44,8 @@ class Operator:
         self.queue: WorkQueue[Key] = WorkQueue(
             self._work, workers=workers, spacing=_SPACING_SECONDS, failed=self._failed
         )
-        self.reports = Reports(self._reported, leader_port)
+        self._secrets = Secrets(cluster, self.cache)
+        self.reports = Reports(self._reported, leader_port, self._secrets.channel)
         self.metrics = metrics or Metrics()
         self.metrics.gauges = self._gauges
         self._lists = Lists(cluster, self.cache, namespaces, self.queue.add)
@@ -97,7 +99,12 @@ class Operator:
         return [] if self._lists.complete else ["not everything has been listed yet"]
 
     async def _work(self, key: Key) -> float | None:
-        observed, began = self.cache.observed(key), _now()
+        began = _now()
+        try:
+            await self._secrets.look(key, self.cache.observed(key), began)
+        except ClusterError as error:
+            raise Later(str(error)) from error
+        observed = self.cache.observed(key)
         wanted = leaders(observed) if observed else {}
         self.reports.follow(key, wanted)
         if wait := self._introductions.wait(
@@ -116,7 +123,7 @@ class Operator:
         if observed is None:
             self.queue.forget(key)
             self._introductions.forget(key)
-        return again
+        return soonest(again, self._secrets.wait(key, self.cache.observed(key), _now()))
 
     def _failed(self, key: Key, error: Exception, wait: float) -> None:
         if isinstance(error, Later):

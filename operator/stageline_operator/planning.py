@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from stageline_api.plan import Plan, PlanError, plan
 from stageline_api.plan_request import plan_request
 from stageline_api.profile import ModelProfile
-from stageline_api.rendering import RenderError
+from stageline_api.rendering import RenderError, speaks_tls
 from stageline_api.resource import PipelineDeployment
 from stageline_operator.kinds import Object
 from stageline_operator.observed import PodKey, RevisionRecord
@@ -175,7 +175,13 @@ def _record(
             return record
     number = max((record.number for record in known), default=0) + 1
     return RevisionRecord(
-        revision=name, number=number, image=image, spec=deployment.spec, profile=profile, plan=made
+        revision=name,
+        number=number,
+        image=image,
+        tls=speaks_tls(deployment.spec),
+        spec=deployment.spec,
+        profile=profile,
+        plan=made,
     )
 
 

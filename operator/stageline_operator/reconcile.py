@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from stageline_operator.cache import Cache, Child, Key
+from stageline_operator.cache import Cache, Child, Key, key_of
 from stageline_operator.cluster import (
     AlreadyExists,
     Busy,
@@ -37,7 +37,7 @@ from stageline_operator.cluster import (
 )
 from stageline_operator.decision import Decision, Delete, Notice, Patch
 from stageline_operator.events import event
-from stageline_operator.kinds import PIPELINE_DEPLOYMENT, Kind, Object, kind_of
+from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, Kind, Object, kind_of
 from stageline_operator.memory import Memory, wish_of
 from stageline_operator.observed import Observed, PipelineKey, PipelineReport
 from stageline_operator.quarrels import who_changes
@@ -102,7 +102,7 @@ class Reconciler:
             try:
                 if await one.effects(decision, self._slots):
                     await one.tell(decision)
-                    return _soonest(decision.again, memory.due(_now()), one.again)
+                    return soonest(decision.again, memory.due(_now()), one.again)
             finally:
                 one.log()
         raise Later("the API server refuses one child after the other")
@@ -253,6 +253,11 @@ class _Execution:
         if self._memory.is_ours(obj, self._observed.resource):
             self._answered(obj)
             self._unforeseen.append(f"{_called(child)} was there already")
+        elif child[0] not in CHILDREN and key_of(obj) == self._key:
+            # Nobody tells when it goes, as it will: its owner had our name, and is gone.
+            self._unforeseen.append(
+                f"{_called(child)} of an earlier {self._key.name} is still there"
+            )
         else:
             self._memory.was_taken(child, obj, _now())
 
@@ -311,7 +316,8 @@ def _called(child: Child) -> str:
     return f"{child[0].kind} {child[1]}"
 
 
-def _soonest(*waits: float | None) -> float | None:
+def soonest(*waits: float | None) -> float | None:
+    """The shortest of those that there are."""
     return min((wait for wait in waits if wait is not None), default=None)
 
 

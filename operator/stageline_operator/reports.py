@@ -18,10 +18,12 @@ import grpc
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1.pipeline_pb2_grpc import PipelineStub
 from stageline_operator.cache import Key
-from stageline_operator.kinds import POD
+from stageline_operator.kinds import CONTROLLER_REVISION, POD
 from stageline_operator.names import pipeline_name, pod_key
+from stageline_operator.names import revision as revision_name
 from stageline_operator.observed import Observed, PipelineKey, PipelineReport, StageReport
 from stageline_operator.status import DETAILS_APART
+from stageline_wire.credentials import CHANNEL_OPTIONS
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ NUMBERS_SECONDS: Final = DETAILS_APART.total_seconds()
 """Mere numbers are news as often as they may be written: a look in between would be for nothing."""
 INTRODUCTION_SECONDS: Final = 2.0
 _AGAIN_SECONDS: Final = (0.1, 2.0)
+_DIAL_SECONDS: Final = 3600.0
 _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -65,6 +68,8 @@ class Leader:
     address: str
     pipeline: str
     revision: str
+    tls: bool = False
+    """Whether it asks for a certificate."""
 
 
 def leaders(observed: Observed) -> dict[PipelineKey, Leader]:
@@ -78,8 +83,14 @@ def leaders(observed: Observed) -> dict[PipelineKey, Leader]:
         if status.get("phase") in ("Succeeded", "Failed"):
             continue
         name = pipeline_name(owner, key.pipeline)
-        found[key.pipeline] = Leader(_address(status["podIP"]), name, key.revision)
+        asks = _asks_for_certificates(observed, owner, key.revision)
+        found[key.pipeline] = Leader(_address(status["podIP"]), name, key.revision, asks)
     return found
+
+
+def _asks_for_certificates(observed: Observed, owner: str, revision: str) -> bool:
+    record = observed.of(CONTROLLER_REVISION).get(revision_name(owner, revision)) or {}
+    return bool((record.get("data") or {}).get("tls"))
 
 
 def reduced(report: Any) -> PipelineReport:
@@ -114,9 +125,15 @@ class _Stream:
 class Reports:
     """The newest report of every pipeline whose leader is heard."""
 
-    def __init__(self, changed: Callable[[Key, float], None], port: int = PORT) -> None:
+    def __init__(
+        self,
+        changed: Callable[[Key, float], None],
+        port: int = PORT,
+        credentials: Callable[[Key], grpc.ChannelCredentials | None] = lambda key: None,
+    ) -> None:
         self._changed = changed
         self._port = port
+        self._credentials = credentials
         self._streams: dict[Key, dict[PipelineKey, _Stream]] = {}
         self._newest: dict[Key, dict[PipelineKey, PipelineReport]] = {}
 
@@ -153,20 +170,36 @@ class Reports:
 
     async def _listen(self, key: Key, pipeline: PipelineKey, leader: Leader) -> None:
         request = pb.WatchRequest(pipeline=leader.pipeline, revision=leader.revision)
-        address = f"{leader.address}:{self._port}"
-        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-            stub, wait = PipelineStub(channel), _AGAIN_SECONDS[0]
-            while True:
+        wait = _AGAIN_SECONDS[0]
+        while True:
+            if (channel := self._channel(key, leader)) is None:
+                await asyncio.sleep(_AGAIN_SECONDS[1])
+                continue
+            async with channel:
                 try:
-                    async for told in stub.Watch(request, wait_for_ready=True):
+                    async with asyncio.timeout(_DIAL_SECONDS):
+                        await channel.channel_ready()
+                    async for told in PipelineStub(channel).Watch(request):
                         self._hear(key, pipeline, leader, told)
                         wait = _AGAIN_SECONDS[0]
+                except TimeoutError:
+                    pass  # the next channel has a certificate that has not run out meanwhile
                 except grpc.aio.AioRpcError as error:
                     # It died, drains, starts, or is somebody else's by now: all of these pass.
                     log.debug("%s: %s", leader.pipeline, error.details(), extra={"key": str(key)})
-                self._tell(key, pipeline, None)
-                await asyncio.sleep(wait * (0.5 + random.random() / 2))
-                wait = min(_AGAIN_SECONDS[1], 2 * wait)
+            self._tell(key, pipeline, None)
+            await asyncio.sleep(wait * (0.5 + random.random() / 2))
+            wait = min(_AGAIN_SECONDS[1], 2 * wait)
+
+    def _channel(self, key: Key, leader: Leader) -> grpc.aio.Channel | None:
+        """None where it asks for a certificate, and there is none to show yet."""
+        address = f"{leader.address}:{self._port}"
+        if not leader.tls:
+            return grpc.aio.insecure_channel(address, options=_OPTIONS)
+        if (credentials := self._credentials(key)) is None:
+            return None
+        options = (*_OPTIONS, *CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(address, credentials, options=options)
 
     def _hear(self, key: Key, pipeline: PipelineKey, leader: Leader, told: Any) -> None:
         """A report of another pipeline, or one that we cannot read, is as good as silence."""

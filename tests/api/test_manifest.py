@@ -92,7 +92,7 @@ SPEC_MISTAKES = [
         "  xyzzy: 1",
         "spec.xyzzy is not a field of PipelineDeployment: spec has model, pipeline, replicas, "
         "resources, image, nodeSelector, tolerations, topologySpreadConstraints, podTemplate, "
-        "stageOverrides, batching, generation, router, rollout",
+        "stageOverrides, batching, generation, router, security, rollout",
     ),
     (
         "  stageOverrides: [{stages: [0], nodeSelektor: {}}]",

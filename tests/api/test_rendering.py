@@ -2,6 +2,7 @@
 
 import pytest
 
+from stageline_api.documents import PipelineAddress
 from stageline_api.manifest import read_manifest
 from stageline_api.plan import plan
 from stageline_api.plan_request import Device, offered_bytes, plan_request
@@ -71,8 +72,9 @@ def test_what_the_spec_sets_reaches_the_stages():
 
 def test_the_router_is_told_where_the_pipelines_are():
     deployment = deployed("  batching: {maxBatchSize: 4, maxDelay: 500us}\n")
-    made = router_document(deployment, "file:///inside", "h:8001", {"llama-0": "a:1"})
-    assert [(pipeline.name, pipeline.leader) for pipeline in made.pipelines] == [("llama-0", "a:1")]
+    pipelines = (PipelineAddress(name="llama-0", leader="a:1", tls=True),)
+    made = router_document(deployment, "file:///inside", "h:8001", "h:7072", pipelines)
+    assert (made.pipelines, made.health) == (pipelines, "h:7072")
     assert (made.model, made.uri, made.listen) == ("llama", "file:///inside", "h:8001")
     assert (made.max_batch_size, made.max_delay_milliseconds, made.max_queue) == (4, 0.5, 1024)
     assert made.drain_seconds == 25

@@ -45,7 +45,9 @@ class FakeLeader(services.PipelineServicer):
     OSError when it cannot be bound.
     """
 
-    def __init__(self, document: StageDocument, address: str) -> None:
+    def __init__(
+        self, document: StageDocument, address: str, credentials: grpc.ServerCredentials | None
+    ) -> None:
         self.document = document
         self.watchers = 0
         self._changed = threading.Condition()
@@ -59,13 +61,18 @@ class FakeLeader(services.PipelineServicer):
         self._server = grpc.server(self._pool, options=[("grpc.so_reuseport", 0)])
         services.add_PipelineServicer_to_server(self, self._server)
         try:
-            bound = self._server.add_insecure_port(address)
+            bound = self._bind(address, credentials)
         except RuntimeError:
             bound = 0
         if not bound:
             self._pool.shutdown()
             raise OSError(f"{address} is in use")
         self._server.start()
+
+    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        if credentials is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, credentials)
 
     def tell(self, workers: Iterable[Worker], ring: Ring, *, draining: bool) -> None:
         """Report these workers from now on."""

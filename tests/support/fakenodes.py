@@ -18,6 +18,7 @@ A profile pod ends with `profile` in its termination message. Deployments get th
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import random
 import threading
@@ -28,8 +29,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
+
 from stageline_api.profile import ModelProfile
-from stageline_local.client import DEPLOYMENT, NODE, POD, ApiError, Change, Client, Object
+from stageline_local.client import DEPLOYMENT, NODE, POD, SECRET, ApiError, Change, Client, Object
 from stageline_worker.last_words import packed
 from support.fakedeployments import bury, deploy
 from support.fakeleader import FakeLeader, Ring, Worker
@@ -311,7 +314,7 @@ class FakeNodes:
             pod.last = ended(fate.exit_code, fate.reason, fate.message)
         if left > 0:
             self._loop.call_later(left, self._look_at, pod)
-        self._start_process(pod, fate)
+        await self._start_process(pod, fate)
         status = pod_status(pod.object, fate, pod.ip, pod.restarts, pod.last)
         await self._write(pod, (fate, pod.restarts), status)
 
@@ -342,14 +345,23 @@ class FakeNodes:
 
     # Workers and leaders
 
-    def _start_process(self, pod: FakePod, fate: Fate) -> None:
+    async def _start_process(self, pod: FakePod, fate: Fate) -> None:
         if fate.kind not in ("ready", "starting"):
             self._stop_process(pod)
             return
         pod.loaded = fate.kind == "ready"
         document = pod.document
         if document is not None and document.stage == 0 and pod.leader is None:
-            pod.leader = FakeLeader(document, f"{pod.ip}:{PORT}")
+            credentials = await self._credentials(pod.object) if document.credentials else None
+            pod.leader = FakeLeader(document, f"{pod.ip}:{PORT}", credentials)
+
+    async def _credentials(self, pod: Object) -> grpc.ServerCredentials:
+        """What the pod's certificate makes of its port: it asks for one of the same authority."""
+        (name,) = [v["secret"]["secretName"] for v in pod["spec"]["volumes"] if "secret" in v]
+        secret = await self._client.get(SECRET.place(pod["metadata"]["namespace"], name))
+        files = {key: base64.b64decode(text) for key, text in secret["data"].items()}
+        pair = (files["tls.key"], files["tls.crt"])
+        return grpc.ssl_server_credentials([pair], files["ca.crt"], require_client_auth=True)
 
     def _stop_process(self, pod: FakePod) -> None:
         pod.loaded = None

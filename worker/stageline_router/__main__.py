@@ -13,12 +13,18 @@ from pathlib import Path
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from stageline_router.document import DocumentError, changes, read_document
-from stageline_router.server import RouterError, RouterServer
+from stageline_router.server import Folders, RouterError, RouterServer
 from stageline_wire.logs import to_stderr
 
+_FOLDERS = {
+    "--credentials": "ca.crt, tls.crt and tls.key by which leaders know this router",
+    "--tls": "tls.crt and tls.key for clients (default: plaintext)",
+    "--tokens": "a file token with the bearer tokens of clients, one a line (default: all may ask)",
+}
 
-async def _serve(path: Path) -> None:
-    router = RouterServer(read_document(path))
+
+async def _serve(path: Path, folders: Folders) -> None:
+    router = RouterServer(read_document(path), folders)
     await router.start()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -41,10 +47,13 @@ def main() -> int:
     parser.add_argument(
         "--document", type=Path, required=True, help="the router document, JSON; watched"
     )
+    for flag, what in _FOLDERS.items():
+        parser.add_argument(flag, type=Path, metavar="FOLDER", help=what)
     arguments = parser.parse_args()
+    folders = Folders(arguments.credentials, arguments.tls, arguments.tokens)
     to_stderr()
     try:
-        asyncio.run(_serve(arguments.document))
+        asyncio.run(_serve(arguments.document, folders))
     except (DocumentError, RouterError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

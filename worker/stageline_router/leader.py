@@ -11,33 +11,23 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
+from grpc.aio import Channel
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
 from stageline_router.errors import BY_CODE, Broken, Elsewhere, Exhausted, Refusal, Unavailable
 from stageline_wire import Frame, FrameError, Kind, TensorView, decode, encode
+from stageline_wire.credentials import CredentialsError
 from stageline_wire.logs import log
 
-_OPTIONS = [
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.enable_http_proxy", 0),
-]
 _REDIAL = 0.2  # seconds between two tries; the channel itself backs off
+_DIAL = 60.0  # seconds; the next channel has the certificate of then
 _LEAVE = 60.0  # seconds
 _SILENCE = 10.0  # seconds; a leader reports each second
 
@@ -68,9 +58,12 @@ class _Generation:
 class Leader:
     """Client of one pipeline's leader. `changed` is called when `ready` or `report` may differ."""
 
-    def __init__(self, name: str, address: str, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, address: str, changed: Callable[[], None], dial: Callable[[], Channel]
+    ) -> None:
         self.name = name
         self.address = address
+        self._dial = dial
         self.report = pb.PipelineReport()
         self.info: pb.ModelInfo | None = None
         self._changed = changed
@@ -81,7 +74,7 @@ class Leader:
         self._idle.set()
         self._stream: Any = None  # the call, while it stands
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
-        self._channel: grpc.aio.Channel | None = None
+        self._undialled = ""
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -98,12 +91,11 @@ class Leader:
     def why_not_ready(self) -> str:
         """A sentence for those who wait."""
         if self._stream is None:
-            return f"the leader of {self.name} cannot be reached at {self.address}"
+            return f"the leader of {self.name} cannot be reached at {self.address}{self._undialled}"
         return self.report.message or f"{self.name} is not ready"
 
     def start(self) -> None:
         """Dial, and keep dialling until `stop`."""
-        self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
         self._tasks = [
             asyncio.create_task(self._again(self._watch), name=f"watch-{self.name}"),
             asyncio.create_task(self._again(self._serve), name=f"serve-{self.name}"),
@@ -124,8 +116,6 @@ class Leader:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._channel is not None:
-            await self._channel.close()
         self._lost(Unavailable(f"{self.name} is no longer served by this router"))
 
     async def infer(
@@ -185,17 +175,22 @@ class Leader:
         while True:
             try:
                 await stream()
-            except grpc.aio.AioRpcError:
+            except (grpc.aio.AioRpcError, TimeoutError):
                 pass  # it is not there; it comes, or another takes its place
+            except CredentialsError as error:
+                self._undialled = f": {error}"
             except Exception as error:  # whatever it sent, the next dial may find it sound
                 log("leader_failed", pipeline=self.name, error=repr(error))
             self._changed()
             await asyncio.sleep(_REDIAL)
 
     async def _watch(self) -> None:
-        assert self._channel is not None
-        watch: Any = services.PipelineStub(self._channel).Watch
-        reports = aiter(watch(pb.WatchRequest(pipeline=self.name), wait_for_ready=True))
+        async with self._connected() as channel:
+            await self._watch_over(channel)
+
+    async def _watch_over(self, channel: Channel) -> None:
+        watch: Any = services.PipelineStub(channel).Watch
+        reports = aiter(watch(pb.WatchRequest(pipeline=self.name)))
         then = f"the leader of {self.name} does not report"
         try:
             self._heard(await anext(reports))
@@ -223,10 +218,21 @@ class Leader:
         self._changed()
 
     async def _serve(self) -> None:
-        assert self._channel is not None
-        await self._channel.channel_ready()
+        async with self._connected() as channel:
+            await self._serve_over(channel)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Channel]:
+        """Each stream has a channel of its own, and with it the certificate of when it began."""
+        async with self._dial() as channel:
+            self._undialled = ""
+            async with asyncio.timeout(_DIAL):
+                await channel.channel_ready()
+            yield channel
+
+    async def _serve_over(self, channel: Channel) -> None:
         self._outgoing = asyncio.Queue()
-        serve: Any = self._channel.stream_stream("/stageline.v1.Pipeline/Serve")
+        serve: Any = channel.stream_stream("/stageline.v1.Pipeline/Serve")
         call = serve(self._requests(self._outgoing))
         self._stream = call
         self._changed()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline_api.documents import PipelineAddress
+from stageline_router.dial import Dial
 from stageline_router.errors import Elsewhere, Exhausted, Unavailable, Unread
 from stageline_router.leader import Leader
 
@@ -24,8 +26,9 @@ _LONGEST_PAUSE = 1.0  # seconds
 class Pipelines:
     """`changed` is called when readiness may differ."""
 
-    def __init__(self, model: str, changed: Callable[[], None]) -> None:
+    def __init__(self, model: str, changed: Callable[[], None], dial: Dial) -> None:
         self._model = model
+        self._dial = dial
         self._leaders: dict[PipelineAddress, Leader] = {}
         self._changed = changed
         self._news = asyncio.Event()
@@ -36,7 +39,8 @@ class Pipelines:
         """Send to exactly these; one that goes finishes what it has."""
         for address in addresses:
             if address not in self._leaders:
-                leader = Leader(address.name, address.leader, self._tell)
+                dial = partial(self._dial.open, address.leader, tls=address.tls)
+                leader = Leader(address.name, address.leader, self._tell, dial)
                 self._leaders[address] = leader
                 leader.start()
         for address in set(self._leaders) - set(addresses):

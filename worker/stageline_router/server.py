@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from pathlib import Path
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -13,6 +16,8 @@ from stageline_api.documents import RouterDocument
 from stageline_router.admission import Admission
 from stageline_router.batcher import Batcher
 from stageline_router.chat import ChatTemplate
+from stageline_router.dial import Dial
+from stageline_router.doorkeeper import Doorkeeper, front_credentials
 from stageline_router.frontdoor import FrontDoor
 from stageline_router.pipelines import Pipelines
 from stageline_router.service import SERVICE, InferenceService, add_inference_service
@@ -38,6 +43,21 @@ class RouterError(Exception):
     """The router cannot start; the message says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where Secrets are, each as a kubelet mounts it; what is absent is done without."""
+
+    credentials: Path | None = None
+    """By which leaders know the router: ca.crt, tls.crt, tls.key."""
+    tls: Path | None = None
+    """By which clients do: tls.crt, tls.key."""
+    tokens: Path | None = None
+    """By which the router knows clients: token."""
+
+
+_NO_FOLDERS = Folders()
+
+
 class RouterServer:
     """`start`, `update` when the document changes, `stop` to drain.
 
@@ -45,22 +65,27 @@ class RouterServer:
     holds them if need be, the names of the service and of the model that one would be answered.
     """
 
-    def __init__(self, document: RouterDocument) -> None:
+    def __init__(self, document: RouterDocument, folders: Folders = _NO_FOLDERS) -> None:
         self.document = document
         self.address = document.listen
-        self._pipelines = Pipelines(document.model, self._readiness_changed)
+        self._folders = folders
+        self._pipelines = Pipelines(
+            document.model, self._readiness_changed, Dial(folders.credentials)
+        )
         self._health = health.aio.HealthServicer()
-        self._server: grpc.aio.Server | None = None
+        self._servers: list[grpc.aio.Server] = []
         self._ready: bool | None = None
         self._stopping = False
         self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Bind, and begin to look for pipelines. Raises RouterError."""
-        document = self.document
+        document, folders = self.document, self._folders
         try:
             tokenizer = Tokenizer.load(document.uri)
             template = ChatTemplate.load(document.uri) if tokenizer else None
+            front = front_credentials(folders.tls) if folders.tls else None
+            keepers = [Doorkeeper(folders.tokens)] if folders.tokens else []
         except ValueError as error:
             raise RouterError(str(error)) from None
         delay = document.max_delay_milliseconds / 1000
@@ -72,16 +97,17 @@ class RouterServer:
             Batcher(self._pipelines, document.max_batch_size, delay),
             Admission(document.max_queue),
         )
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(interceptors=keepers, options=_OPTIONS)
         service = InferenceService(door, document.max_batch_size, delay)
         add_inference_service(service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server, pool=POOL)
-        self._bind(server)
-        await server.start()
+        self.address = _bind(server, self.address, front)
+        self._servers = [server, *self._probed()]
+        for each in self._servers:
+            await each.start()
         await self._health.set(_ROUTER, _HEALTH.SERVING)
-        self._server = server
         log("listening", address=self.address, model=document.model)
         await self._pipelines.update(document.pipelines)
 
@@ -101,21 +127,24 @@ class RouterServer:
             await asyncio.gather(self._telling, return_exceptions=True)
         await self._tell_health(_ROUTER, SERVICE, self.document.model, serving=False)
         self._pipelines.hold_no_more()
-        if self._server is not None:
-            await self._server.stop(grace)
+        for server in self._servers:
+            await server.stop(grace)
         await self._pipelines.stop()
 
-    def _bind(self, server: grpc.aio.Server) -> None:
-        host = self.address.rpartition(":")[0]
-        try:
-            port = server.add_insecure_port(self.address)
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise RouterError(
-                f"{self.address} cannot be bound: it is in use, or not an address of this machine"
-            )
-        self.address = f"{host}:{port}"
+    def _probed(self) -> list[grpc.aio.Server]:
+        """Kubernetes' probes speak no TLS, so they have a port, on which there is nothing else."""
+        if not self.document.health:
+            return []
+        server = grpc.aio.server(options=_OPTIONS)
+        check = grpc.unary_unary_rpc_method_handler(
+            self._health.Check,
+            request_deserializer=health_pb2.HealthCheckRequest.FromString,
+            response_serializer=_HEALTH.SerializeToString,
+        )
+        handler = grpc.method_handlers_generic_handler(health.SERVICE_NAME, {"Check": check})
+        server.add_generic_rpc_handlers((handler,))
+        _bind(server, self.document.health, None)
+        return [server]
 
     def _readiness_changed(self) -> None:
         if (ready := self._pipelines.ready) != self._ready and not self._stopping:
@@ -128,3 +157,20 @@ class RouterServer:
         status = _HEALTH.SERVING if serving else _HEALTH.NOT_SERVING
         for name in names:
             await self._health.set(name, status)
+
+
+def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
+    """The address with the port that it got; RouterError when it gets none."""
+    host = address.rpartition(":")[0]
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise RouterError(
+            f"{address} cannot be bound: it is in use, or not an address of this machine"
+        )
+    return f"{host}:{port}"

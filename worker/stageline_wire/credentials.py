@@ -1,8 +1,7 @@
 """Mutual TLS with the files of a folder, as a kubelet mounts a Secret: ca.crt, tls.crt, tls.key.
 
 The files may be replaced at any time, and nothing restarts for it: every handshake and every dial
-takes those that are there then. Files that cannot be used are passed over while the ones before
-still can.
+takes those that are there then, if they can be used.
 
 What is dialled is a stage, whatever its address: its certificate must have the name STAGE_NAME.
 What its holder may do is for `stageline_wire.roles` to say.
@@ -11,7 +10,6 @@ What its holder may do is for `stageline_wire.roles` to say.
 from __future__ import annotations
 
 import ssl
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any, Final
 
 import grpc
 
-from stageline_wire.logs import log
+from stageline_wire.replaceable import Replaceable
 from stageline_wire.roles import Role, roles, server_name
 
 CA, CERTIFICATE, KEY = "ca.crt", "tls.crt", "tls.key"
@@ -47,26 +45,19 @@ class Credentials:
     """What one process shows, and whom it believes. Any thread may use it."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._stamp = _stamp(folder)
-        self._loaded = _load(folder)
+        files = [folder / name for name in (CA, CERTIFICATE, KEY)]
+        self._files = Replaceable(files, lambda: _load(folder), CredentialsError)
 
     @classmethod
     def load(cls, folder: Path) -> Credentials:
         """Raises CredentialsError: a file is missing, the key is another's, it has expired."""
         return cls(folder)
 
-    @property
-    def version(self) -> object:
-        """Equal as long as the files are: another one is a reason to dial anew."""
-        return self._current().certificate
-
     def server(self) -> grpc.ServerCredentials:
         """For a server's port, for good: it asks for a certificate of our authority."""
 
         def now() -> grpc.ServerCertificateConfiguration:
-            loaded = self._current()
+            loaded = self._files.current()
             return grpc.ssl_server_certificate_configuration(
                 [(loaded.key, loaded.certificate)], loaded.ca
             )
@@ -75,7 +66,7 @@ class Credentials:
 
     def channel(self) -> grpc.ChannelCredentials:
         """For one channel, with CHANNEL_OPTIONS: the files as they are now."""
-        loaded = self._current()
+        loaded = self._files.current()
         return grpc.ssl_channel_credentials(loaded.ca, loaded.key, loaded.certificate)
 
     def ssl_context(self, *, server: bool) -> ssl.SSLContext:
@@ -84,20 +75,8 @@ class Credentials:
         Each end asks for a certificate of our authority. Whoever dials gives STAGE_NAME as
         `server_hostname`; whoever is dialled asks `peer_roles` whom it has met.
         """
-        loaded = self._current()
+        loaded = self._files.current()
         return loaded.server if server else loaded.client
-
-    def _current(self) -> _Loaded:
-        with self._lock:
-            stamp = _stamp(self._folder)
-            if stamp != self._stamp:
-                self._stamp = stamp
-                try:
-                    self._loaded = _load(self._folder)
-                    log("credentials_replaced", folder=self._folder)
-                except CredentialsError as error:
-                    log("credentials_refused", reason=error)
-            return self._loaded
 
 
 def peer_roles(connection: ssl.SSLSocket | ssl.SSLObject) -> frozenset[Role]:
@@ -111,18 +90,6 @@ def call_roles(context: grpc.ServicerContext) -> frozenset[Role]:
     told: Mapping[str, Any] = context.auth_context() or {}
     names = told.get("x509_subject_alternative_name", ())
     return roles(name.decode(errors="replace") for name in names)
-
-
-def _stamp(folder: Path) -> tuple[object, ...]:
-    """Another one when a file is; a kubelet replaces what they are links to."""
-    found: list[object] = []
-    for name in (CA, CERTIFICATE, KEY):
-        try:
-            stat = (folder / name).stat()
-            found.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
-        except OSError as error:
-            found.append(error.errno)
-    return tuple(found)
 
 
 def _load(folder: Path) -> _Loaded:

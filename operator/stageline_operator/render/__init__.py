@@ -14,6 +14,7 @@ from stageline_operator.render.router import (
     router_deployment,
     router_service,
 )
+from stageline_operator.render.secrets import authority_secret, certificate_secret, secret_data
 from stageline_operator.render.stage import stage_labels, stage_pod
 from stageline_operator.render.surroundings import (
     budget,
@@ -25,7 +26,9 @@ from stageline_operator.render.surroundings import (
 __all__ = [
     "DOCUMENT_HASH",
     "RenderError",
+    "authority_secret",
     "budget",
+    "certificate_secret",
     "document_hash",
     "owner_reference",
     "profile_pod",
@@ -36,6 +39,7 @@ __all__ = [
     "router_config",
     "router_deployment",
     "router_service",
+    "secret_data",
     "service_account",
     "stage_labels",
     "stage_pod",

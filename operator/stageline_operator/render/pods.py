@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from stageline_api.pods import ContainerResources
@@ -20,6 +20,10 @@ _GROUP = 65532  # the images' own
 _WRITABLE = {"fsGroup": _GROUP, "fsGroupChangePolicy": "OnRootMismatch"}
 _AWAY_SECONDS = 60  # what is on a node that is gone is replaced after this; 300 by default
 _AWAY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+
+
+HEALTH_PORT = 7072
+"""Of workers and routers: for probes, which speak no TLS, and for nothing else."""
 
 
 def pod_ip() -> Object:
@@ -83,12 +87,17 @@ def grpc_probe(port: int, service: str, period: int, failures: int) -> Object:
     }
 
 
-def probes(port: int, ready: str) -> dict[str, Object]:
+def health_port() -> Object:
+    """Of a container with `probes`."""
+    return {"name": "health", "containerPort": HEALTH_PORT, "protocol": "TCP"}
+
+
+def probes(ready: str) -> dict[str, Object]:
     """It has five minutes to answer at all; `ready` is the service that says it can be used."""
     return {
-        "startupProbe": grpc_probe(port, "", 2, 150),
-        "livenessProbe": grpc_probe(port, "", 10, 6),
-        "readinessProbe": grpc_probe(port, ready, 2, 3),
+        "startupProbe": grpc_probe(HEALTH_PORT, "", 2, 150),
+        "livenessProbe": grpc_probe(HEALTH_PORT, "", 10, 6),
+        "readinessProbe": grpc_probe(HEALTH_PORT, ready, 2, 3),
     }
 
 
@@ -103,7 +112,12 @@ def tolerations(spec: PipelineDeploymentSpec, stage: int | None = None) -> list[
     asked = (*spec.tolerations, *(override.tolerations if override else ()))
     own = [entry.model_dump(exclude_defaults=True) for entry in asked]
     keys = {entry.key for entry in asked}
-    return own + [
+    return own + away(keys)
+
+
+def away(but: Container[str | None] = ()) -> list[Object]:
+    """The tolerations of a minute for a node that is away; not for those of these keys."""
+    return [
         {
             "key": key,
             "operator": "Exists",
@@ -111,5 +125,5 @@ def tolerations(spec: PipelineDeploymentSpec, stage: int | None = None) -> list[
             "tolerationSeconds": _AWAY_SECONDS,
         }
         for key in _AWAY
-        if key not in keys
+        if key not in but
     ]

@@ -214,7 +214,12 @@ def _template(
             "annotations": {pods.DEFAULT_CONTAINER: CONTAINER},
         },
         "spec": pods.pod_spec(
-            resource, container, source, [document, *volumes], restartPolicy="Always"
+            resource,
+            container,
+            source,
+            [document, *volumes],
+            restartPolicy="Always",
+            tolerations=pods.away(),
         ),
     }
     where = Patched(owner(resource), CONTAINER, "spec.router.podTemplate")

@@ -7,7 +7,7 @@ from stageline_operator import names
 from stageline_operator.kinds import POD, Object
 from stageline_operator.labels import PIPELINE, REVISION, STAGE, STAGE_COMPONENT, common
 from stageline_operator.observed import PipelineKey, PodKey, RevisionRecord
-from stageline_operator.render import pods
+from stageline_operator.render import pods, secrets
 from stageline_operator.render.metadata import child, owner, selector
 from stageline_operator.render.patching import Patched, patched
 from stageline_operator.render.source import Source, stage_source
@@ -16,6 +16,8 @@ from stageline_operator.settings import RenderSettings
 PORT = 7070
 CONTAINER = "worker"
 _LISTEN = f"$(POD_IP):{PORT}"
+_HEALTH = f"$(POD_IP):{pods.HEALTH_PORT}"
+_TLS = "tls"
 _HOST_LABEL = "kubernetes.io/hostname"
 
 
@@ -35,6 +37,7 @@ def stage_pod(
             resource,
             _container(resource, record, key, source, settings),
             source,
+            _volumes(resource, record),
             hostname=name,
             subdomain=names.stages_service(owner(resource)),
             restartPolicy="Always",
@@ -88,10 +91,20 @@ def _container(
             {"name": "STAGELINE_TERMINATION_LOG", "value": pods.TERMINATION_LOG},
             {"name": "STAGELINE_GRACE_SECONDS", "value": f"{_grace(record, key.stage):g}"},
         ),
-        ports=[{"name": "grpc", "containerPort": PORT, "protocol": "TCP"}],
+        ports=[
+            {"name": "grpc", "containerPort": PORT, "protocol": "TCP"},
+            pods.health_port(),
+        ],
         resources=pods.resources(record.spec.resources_of(key.stage)),
-        **pods.probes(PORT, "stage"),
+        volumeMounts=[secrets.mount(_TLS, secrets.FOLDER)] if record.tls else [],
+        **pods.probes("stage"),
     )
+
+
+def _volumes(resource: Object, record: RevisionRecord) -> list[Object]:
+    if not record.tls:
+        return []
+    return [secrets.volume(_TLS, names.certificate(owner(resource), "stage"))]
 
 
 def _grace(record: RevisionRecord, stage: int) -> float:
@@ -113,20 +126,21 @@ def _document(
         pipeline=names.pipeline_name(owner(resource), key.pipeline),
         revision=record.revision,
         uri=source.uri,
+        cache=source.cache,
         addresses=tuple(
             stage_address(resource, PodKey(*key.pipeline, stage), settings) for stage in stages
         ),
+        credentials=secrets.FOLDER if record.tls else "",
     )
     document = stage_document(record.spec, record.plan, ring, key.stage, _LISTEN)
-    rest = pods.literal(document.model_dump_json(exclude={"listen"}))
-    return f'{rest.removesuffix("}")},"listen":"{_LISTEN}"}}'
+    rest = pods.literal(document.model_dump_json(exclude={"listen", "health"}))
+    return f'{rest.removesuffix("}")},"listen":"{_LISTEN}","health":"{_HEALTH}"}}'
 
 
 def _node_selector(record: RevisionRecord, stage: int) -> dict[str, str]:
     override = record.spec.override(stage)
     return dict(record.spec.node_selector) | dict(override.node_selector if override else {})
 
-        cache=source.cache,
 
 def _spread(resource: Object, record: RevisionRecord, stage: int) -> list[Object]:
     """The spec's own, or leaders on different hosts: one host's end is one pipeline's, then."""

@@ -331,6 +331,15 @@ def test_a_node_that_is_away_is_waited_for_a_minute_unless_the_spec_says_otherwi
     assert waits == {"node.kubernetes.io/unreachable": None, "node.kubernetes.io/not-ready": 60}
 
 
+def test_a_router_leaves_a_node_that_is_away_as_soon_as_stages_do():
+    made = rendered(SPECS["everything"])
+    router = made.router()["spec"]["template"]["spec"]["tolerations"]
+    assert [(entry["key"], entry["tolerationSeconds"]) for entry in router] == [
+        ("node.kubernetes.io/not-ready", 60),
+        ("node.kubernetes.io/unreachable", 60),
+    ]
+
+
 def test_a_stage_may_drain_for_as_long_as_its_pod_may_take_to_end():
     long = "{spec: {terminationGracePeriodSeconds: 600}}"
     made = rendered(f"{{podTemplate: {long}, router: {{podTemplate: {long}}}}}")
@@ -393,7 +402,8 @@ def test_the_router_is_told_which_pipelines_are_kept():
     assert (told.max_batch_size, told.max_queue, told.model) == (4, 9, "llama")
     router = container(made.router()["spec"]["template"], "router")
     assert told.listen == "0.0.0.0:9000", "kubectl port-forward calls a pod on its loopback"
-    assert router["readinessProbe"]["grpc"] == {"port": 9000, "service": "router"}
+    assert router["readinessProbe"]["grpc"] == {"port": 7072, "service": "router"}
+    assert told.health == "0.0.0.0:7072", "probes speak no TLS"
 
 
 def test_a_document_that_changes_is_told_by_its_hash_and_restarts_no_router():
