@@ -2,10 +2,12 @@
 
 import base64
 import os
+import signal
 import subprocess
 import sys
 import zlib
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,22 @@ def document(tmp_path):
         return path, found
 
     return write
+
+
+def test_no_thread_takes_the_signal_that_ends_a_stage(document):
+    """With more than one thread, numpy's BLAS starts them when it is imported."""
+    path, found = document(zoo.checkpoint("llama"))
+    with running("stage", "--document", path, OMP_NUM_THREADS="2") as process:
+        Pipeline([found]).wait_ready(60)
+        blocked = [
+            int(line.split()[1], 16)
+            for status in Path(f"/proc/{process.pid}/task").glob("*/status")
+            for line in status.read_text().splitlines() if line.startswith("SigBlk:")
+        ]  # fmt: skip
+        ending = 1 << (signal.SIGTERM - 1)
+        assert all(mask & ending for mask in blocked), "a thread would lose it"
+        process.terminate()
+        assert process.wait(20) == 0
 
 
 @pytest.mark.parametrize("given", ["path", "environment"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from stageline_api.documents import StageDocument
+from stageline_worker import signals
 from stageline_worker.last_words import leave, packed
 from stageline_worker.timing import Timing
 
@@ -73,6 +74,7 @@ def _stage(options: argparse.Namespace) -> int:
         document = _document(options.document, os.environ)
     except _NoDocument as error:
         return _fail(str(error), options.termination_log)
+    signals.hold()
     # The core's own lines would stand between ours; it reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from stageline_worker.process import serve

@@ -11,6 +11,7 @@ from stageline_wire.logs import to_stderr
 from stageline_worker.channel import keep_large_blocks
 from stageline_worker.last_words import leave
 from stageline_worker.server import Load, WorkerError, WorkerServer, load_stage
+from stageline_worker.signals import ENDING, hold
 from stageline_worker.timing import Timing
 
 _POLL = 0.1
@@ -27,9 +28,7 @@ def serve(
     The first signal drains; another one ends the process at once. `termination_log` takes the
     sentence of a failure.
     """
-    # Threads inherit the mask, so the signals wait for this thread and break no other's call.
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    hold()
     keep_large_blocks()
     to_stderr()
     try:
@@ -40,11 +39,11 @@ def serve(
         leave(termination_log, str(error))
         return 1
     # Not sigtimedwait: continued after SIGSTOP past its timeout, it gives a signal nobody sent.
-    while not (failure := server.wait(_POLL)) and not signal.sigpending() & signals:
+    while not (failure := server.wait(_POLL)) and not signal.sigpending() & ENDING:
         pass
-    while signal.sigpending() & signals:
-        signal.sigwait(signals)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    while signal.sigpending() & ENDING:
+        signal.sigwait(ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     server.stop()
     if failure:
         leave(termination_log, failure)
