@@ -53,6 +53,10 @@ readOnlyRootFilesystem: true
 - apiGroups: [""]
   resources: [pods, services, configmaps, serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
+# By their names, which it knows: who may not list or watch them is told of no other.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create, patch]
 - apiGroups: [apps]
   resources: [deployments, controllerrevisions]
   verbs: [get, list, watch, create, patch, delete]
