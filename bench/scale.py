@@ -236,6 +236,8 @@ def resource(name: str, run: Run) -> Object:
             "resources": {"limits": {"nvidia.com/gpu": 1}},
             **where,
             "router": {"podTemplate": {"spec": where}},
+            # All leaders are one server, and every resource would have another authority.
+            "security": {"tls": "Disabled"},
         },
     }
 
