@@ -19,6 +19,7 @@ from stageline_cli.generate import generate
 from stageline_cli.infer import infer
 from stageline_cli.plan import plan_command
 from stageline_cli.status import status
+from stageline_cli.trace import trace
 from stageline_cli.up import up
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app.command("plan")(plan_command)
 app.command()(status)
 app.command()(infer)
 app.command()(generate)
+app.command()(trace)
 
 
 def _print_version(asked: bool) -> None:
