@@ -13,11 +13,13 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stageline.v1 import pipeline_pb2 as pb
 from stageline_sources import Part, PartCache
 from stageline_worker.model import load
 from support import bucket as buckets
 from support import hub as hubs
 from support import zoo
+from support.pipeline import local_pipeline
 
 PART = Part("hub/owner/model", "model.safetensors", "v1", 8, 12)
 PINNED = f"hf://owner/model@{hubs.COMMIT}"
@@ -224,3 +226,14 @@ def test_a_cache_that_cannot_be_written_is_done_without(hub, tmp_path):
     same(stage, load(PINNED, CUT))
     assert cache.complaint.startswith(f"the cache in {tmp_path}/file cannot be ")
     assert "\n" not in cache.complaint
+
+
+def test_a_pipeline_serves_without_its_cache_and_says_so(hub, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with local_pipeline(PINNED, (3, 3), cache=str(tmp_path / "file")) as pipeline:
+        report = pipeline.wait_ready()
+    assert len(report.stages) == 2
+    for stage in report.stages:
+        assert stage.state == pb.SERVING
+        assert stage.loaded_bytes == stage.total_bytes > 0
+        assert stage.error.startswith(f"the cache in {tmp_path}/file cannot be ")
