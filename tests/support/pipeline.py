@@ -30,6 +30,7 @@ import grpc
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
 from stageline_api.documents import StageDocument
+from stageline_wire.credentials import Credentials
 from stageline_worker.channel import open_channel
 from stageline_worker.process import serve
 from stageline_worker.server import Load, WorkerServer, load_stage
@@ -96,6 +97,8 @@ class Pipeline:
     def __init__(self, documents: list[StageDocument]) -> None:
         self.documents = documents
         self.leader = documents[0].leader
+        self.credentials: Credentials | None = None
+        """A router's, where the leader asks for a certificate."""
 
     def report(self, seconds: float = _SECONDS) -> pb.PipelineReport:
         """The report of now."""
@@ -127,10 +130,10 @@ class Pipeline:
 
     def router(self) -> Router:
         """A router's end of a Serve stream; use it in a `with`."""
-        return Router(self.leader)
+        return Router(self.leader, self.credentials)
 
     def _watch(self, seconds: float) -> Iterator[pb.PipelineReport]:
-        with open_channel(self.leader) as channel:
+        with open_channel(self.leader, self.credentials) as channel:
             stub = services.PipelineStub(channel)
             yield from stub.Watch(pb.WatchRequest(), timeout=seconds, wait_for_ready=True)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stageline_wire import Frame, Kind, decode, encode
+from stageline_wire.credentials import Credentials
 from stageline_worker.channel import open_channel
 from stageline_worker.tensors import from_view, to_view
 
@@ -30,7 +31,7 @@ class Failed(Exception):
 class Router:
     """One Serve stream. Ids are the caller's; answers are waited for with a deadline."""
 
-    def __init__(self, leader: str) -> None:
+    def __init__(self, leader: str, credentials: Credentials | None = None) -> None:
         self._outgoing: SimpleQueue[bytes | None] = SimpleQueue()
         self._changed = threading.Condition()
         self.frames: list[Frame] = []
@@ -39,7 +40,7 @@ class Router:
         self.answers: dict[object, dict[str, Tensor]] = {}
         self.failures: dict[object, Failed] = {}
         self.ended: grpc.RpcError | None = None
-        self._channel = open_channel(leader)
+        self._channel = open_channel(leader, credentials)
         stream = self._channel.stream_stream("/stageline.v1.Pipeline/Serve")
         self.call = stream(iter(self._outgoing.get, None), wait_for_ready=True)
         self._reader = threading.Thread(target=self._read, name="test-router")
