@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from stageline_api.status import Condition
+from stageline_operator.dropped import sentence
 from stageline_operator.messages import clean, joined
 from stageline_operator.planning import Planning
 from stageline_operator.problems import Problem
@@ -226,6 +227,14 @@ def _activity(case: Case) -> Reason:
 
 
 def _planned(case: Case) -> Verdict:
+    plan, dropped = _plan(case), case.situation.observed.dropped
+    if not dropped:
+        return plan
+    reason = Reason.PLANNED_WITH_OLD_CRD if plan.status == "True" else plan.reason
+    return Verdict(plan.type, plan.status, reason, f"{plan.message}; {sentence(dropped)}")
+
+
+def _plan(case: Case) -> Verdict:
     record = case.planning.record
     if record is None:
         worst = case.worst()

@@ -20,6 +20,7 @@ _GAUGES: Final = {
     "reconcile_in_flight": "Resources that are being reconciled.",
     "reconcile_longest_seconds": "How long the longest of these has taken until now.",
     "report_streams": "Pipelines whose leader is heard.",
+    "crd_missing_fields": "Fields of the resource that the cluster's CRD is too old to keep.",
     "resources": "PipelineDeployments that exist.",
     "resources_ready": "PipelineDeployments whose condition Ready is True.",
 }

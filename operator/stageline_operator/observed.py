@@ -103,6 +103,8 @@ class Observed:
     """Children that cannot be made since the name is somebody else's, and whose it is."""
     refused: Mapping[tuple[Kind, str], str] = field(default_factory=dict)
     """Children that the API server refused to make (quota, admission), and its sentence."""
+    dropped: tuple[str, ...] = ()
+    """Fields of the resource that the cluster's CRD is too old to keep."""
 
     def of(self, kind: Kind) -> Mapping[str, Object]:
         """The children of one kind, by name."""

@@ -10,6 +10,7 @@ from typing import Final
 from stageline_operator import health
 from stageline_operator.cache import Cache, Key
 from stageline_operator.cluster import Cluster, ClusterError
+from stageline_operator.definition import Definition
 from stageline_operator.kinds import Object
 from stageline_operator.lists import Lists
 from stageline_operator.metrics import Metrics
@@ -49,8 +50,14 @@ class Operator:
         self.metrics = metrics or Metrics()
         self.metrics.gauges = self._gauges
         self._lists = Lists(cluster, self.cache, namespaces, self.queue.add)
+        self._definition = Definition(cluster, self._look_at_all)
         self._reconciler = Reconciler(
-            cluster, self.cache, decide, settings, reports=self.reports.of
+            cluster,
+            self.cache,
+            decide,
+            settings,
+            reports=self.reports.of,
+            dropped=lambda: self._definition.dropped,
         )
         self._introductions = Introductions()
         self._watches = Watches(cluster, self._lists, self.heard)
@@ -59,10 +66,12 @@ class Operator:
     async def start(self) -> None:
         """Come back when everything has been listed and reconciling has begun."""
         await self._lists.first()
+        await self._definition.look()
         self.queue.start()
         self._keepers = [
             asyncio.create_task(self._lists.keep(), name="lists"),
             asyncio.create_task(self._watches.keep(), name="watches"),
+            asyncio.create_task(self._definition.keep(), name="definition"),
         ]
 
     async def stop(self) -> None:
@@ -137,6 +146,10 @@ class Operator:
         else:
             self.queue.add(key)
 
+    def _look_at_all(self) -> None:
+        for key in self.cache.existing():
+            self.queue.add(key)
+
     def _gauges(self) -> dict[str, float]:
         ready = [_is_ready(self.cache.resource(key)) for key in self.cache.existing()]
         return {
@@ -145,6 +158,7 @@ class Operator:
             "reconcile_in_flight": self.queue.in_flight,
             "reconcile_longest_seconds": self.queue.oldest_running(),
             "report_streams": self.reports.heard,
+            "crd_missing_fields": len(self._definition.dropped),
             "resources": len(ready),
             "resources_ready": sum(ready),
         }

@@ -22,6 +22,7 @@ import logging
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -67,6 +68,7 @@ class Reconciler:
         settings: RenderSettings,
         *,
         reports: Reports = lambda key: {},
+        dropped: Callable[[], tuple[str, ...]] = tuple,
         at_once: int = 64,
     ) -> None:
         self._cluster = cluster
@@ -74,6 +76,7 @@ class Reconciler:
         self._decide = decide
         self._settings = settings
         self._reports = reports
+        self._dropped = dropped
         self._slots = asyncio.Semaphore(at_once)
         self._memories: dict[Key, Memory] = {}
 
@@ -115,7 +118,10 @@ class Reconciler:
             return None
         memory, now = self._memories.setdefault(key, Memory()), _now()
         memory.forget_if_changed(resource)
-        return self._cache.observed(key, self._reports(key), memory.taken(now), memory.refused(now))
+        observed = self._cache.observed(
+            key, self._reports(key), memory.taken(now), memory.refused(now)
+        )
+        return replace(observed, dropped=self._dropped()) if observed else None
 
 
 class _Execution:
