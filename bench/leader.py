@@ -9,7 +9,6 @@ runs on the machine disturbs it.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import statistics
 import time
@@ -22,6 +21,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import torch
 from pipelines import LeaderClient, free_ports
+from workers import workers
 
 from stageline_api.documents import StageDocument
 from stageline_wire import Frame, Kind, decode, encode
@@ -30,7 +30,6 @@ from stageline_worker.leader.outbox import Outbox
 from stageline_worker.leader.pace import Pace
 from stageline_worker.leader.scheduler import Limits, Scheduler
 from stageline_worker.microbatch import Microbatch, ModelInfo, TensorSpec
-from stageline_worker.process import serve
 from stageline_worker.ring.messages import Passing, frame_of, read_passing
 from stageline_worker.tensors import to_view
 from stageline_worker.timing import Timing
@@ -159,29 +158,14 @@ def microseconds(call: Callable[[], None], repeats: int) -> float:
     return statistics.median(rounds)
 
 
-def quiet(stage: StageDocument) -> None:
-    """Serve a stage, and say nothing."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    serve(stage, load)
-
-
 @contextmanager
 def ring(sequences: int) -> Iterator[LeaderClient]:
     """Two stages that compute nothing, as processes."""
     addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(2))
-    spawn = multiprocessing.get_context("spawn")
-    documents = [document(stage, addresses, sequences) for stage in range(2)]
-    stages = [spawn.Process(target=quiet, args=(stage,)) for stage in documents]
-    for stage in stages:
-        stage.start()
-    try:
-        client = LeaderClient(addresses[0])
+    with workers([document(stage, addresses, sequences) for stage in range(2)], load) as leader:
+        client = LeaderClient(leader)
         client.wait_ready()
         yield client
-    finally:
-        for stage in stages:
-            stage.terminate()
-            stage.join()
 
 
 def ring_microseconds(client: LeaderClient, sequences: int, tokens: int) -> float:
