@@ -34,7 +34,7 @@ class StageDocument(_Document):
     max_sequences: int = Field(default=16, ge=1, description="Sequences generating at once.")
     prefill_chunk: int = Field(default=512, ge=1, description="Prompt tokens in one microbatch.")
     max_waiting: int = Field(default=1024, ge=1, description="Accepted work that may wait.")
-    transport: Literal["auto", "grpc"] = "auto"
+    transport: Literal["auto", "socket", "grpc"] = "auto"
     addresses: tuple[str, ...] = Field(description="host:port of each stage; stage 0 leads.")
     listen: str = Field(description="host:port that this worker binds.")
     health: str = Field(

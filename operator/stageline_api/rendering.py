@@ -88,10 +88,10 @@ def stage_document(
 ) -> StageDocument:
     """The document of one stage; RenderError when the spec's transport is not there."""
     transport = spec.pipeline.transport
-    if transport not in ("auto", "grpc"):
+    if transport == "collective":
         raise RenderError(
             f"spec.pipeline.transport {transport} of {ring.model} is not in this version: "
-            "use auto or grpc"
+            "use auto, socket or grpc"
         )
     return StageDocument(
         model=ring.model,

@@ -100,7 +100,8 @@ def test_a_transport_that_is_not_there_is_refused():
     with pytest.raises(RenderError) as refused:
         stage_document(deployment.spec, made, RING, 0, "h:7")
     assert str(refused.value) == (
-        "spec.pipeline.transport collective of llama is not in this version: use auto or grpc"
+        "spec.pipeline.transport collective of llama is not in this version: "
+        "use auto, socket or grpc"
     )
 
 

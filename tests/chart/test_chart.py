@@ -173,16 +173,17 @@ def test_policies_are_for_the_pods_that_there_are():
         profile
     ]
     assert chosen(policies["stageline"]["podSelector"], stage, operator) == [operator]
-    near, far = policies["stageline-stages"]["ingress"][0]["from"]
+    callers, links = policies["stageline-stages"]["ingress"]
+    near, far = callers["from"]
     everybody = stage, router, profile, operator
     assert chosen(near["podSelector"], *everybody) == [stage, router]
     assert chosen(far["podSelector"], *everybody) == [operator]
     leaders = policies["stageline"]["egress"][-1]
     assert chosen(leaders["to"][0]["podSelector"], *everybody) == [stage]
-    (port,) = made.worker()["ports"]
-    assert leaders["ports"] == policies["stageline-stages"]["ingress"][0]["ports"] == [
-        {"port": port["containerPort"], "protocol": "TCP"}
-    ]  # fmt: skip
+    ports = {port["name"]: port["containerPort"] for port in made.worker()["ports"]}
+    assert leaders["ports"] == callers["ports"] == [{"port": ports["grpc"], "protocol": "TCP"}]
+    assert links["ports"] == [{"port": ports["links"], "protocol": "TCP"}]
+    assert chosen(links["from"][0]["podSelector"], *everybody) == [stage]
 
 
 def chosen(selector, *pods):

@@ -243,7 +243,7 @@ def test_the_report_tells_what_each_stage_is_and_does():
     for n, stage in enumerate(report.stages):
         assert (stage.stage, stage.first_layer, stage.end_layer) == (n, n, n + 1)
         assert (stage.loaded_bytes, stage.total_bytes, stage.loads) == (1024, 1024, 1)
-        assert (stage.device, stage.dtype, stage.transport) == ("cpu", "float64", "grpc")
+        assert (stage.device, stage.dtype, stage.transport) == ("cpu", "float64", "unix")
         assert stage.session == report.session
         assert stage.last_sequence == 10
         assert 0 < stage.compute_seconds < 1

@@ -733,7 +733,8 @@ LATER = (
         "a transport that is not there",
         "spec: {pipeline: {transport: collective}}",
         "NotInThisVersion",
-        "spec.pipeline.transport collective of llama is not in this version: use auto or grpc",
+        "spec.pipeline.transport collective of llama is not in this version: use auto, socket "
+        "or grpc",
     ),
     Later(
         "a folder of the node",

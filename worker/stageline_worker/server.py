@@ -35,8 +35,10 @@ from stageline_worker.microbatch import StageModel
 from stageline_worker.ring.member import Member
 from stageline_worker.ring.runner import Runner
 from stageline_worker.timing import Timing
-from stageline_worker.transport import Refusals
+from stageline_worker.transport import Refusals, Transport
 from stageline_worker.transport.grpc_inlet import GrpcTransport
+from stageline_worker.transport.ladder import Ladder
+from stageline_worker.transport.socket_transport import SocketTransport
 
 _STREAMS = 256  # each open stream holds a thread
 _PROBES = 2  # threads for those who ask for health in plaintext
@@ -105,7 +107,9 @@ class WorkerServer:
         self._credentials = _credentials(document)
         self._control = ControlClient(document.leader, self._facts, self._timing, self._credentials)
         self._member = Member(document, self._facts, self._timing, self._control.tell)
-        self._transport = GrpcTransport(self._member.accept, self._refusals, self._credentials)
+        links = (self._member.accept, self._refusals, self._credentials)
+        self._grpc = GrpcTransport(*links)
+        self._sockets = SocketTransport(*links, self._timing.hello)
         self._leader = _Leader(self) if document.stage == 0 else None
         self._ring = threading.Thread(target=self._turn, name="ring", daemon=True)
         self._health = HealthServicer()
@@ -128,11 +132,12 @@ class WorkerServer:
         if self._probed is not None:
             self._bind(self._probed, bracketed(self.document.health), None)
             self._probed.start()
+        self._listen_for_links(listen)
         self._running = True
         self._server.start()
         if self._leader is not None:
             self._leader.coordinator.start()
-        self._control.start(self._member, self._transport)
+        self._control.start(self._member, self._transport())
         self._ring.start()
         log("started", stage=self.document.stage, pipeline=self.document.pipeline, listen=listen)
 
@@ -149,6 +154,7 @@ class WorkerServer:
         if self._leader is not None:
             self._leader.coordinator.drain()
         self._member.stop()
+        self._sockets.stop()
         self._control.stop()
         if self._leader is not None:
             self._leader.board.close()
@@ -174,7 +180,7 @@ class WorkerServer:
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=_STREAMS,
         )
-        handlers = [self._transport.handler()]
+        handlers = [self._grpc.handler()]
         if self._leader is not None:
             handlers.append(self._leader.pipeline.handler())
             services.add_ControlServicer_to_server(self._leader.control, server)
@@ -209,6 +215,25 @@ class WorkerServer:
                 f"stage {self.document.stage} cannot listen on {address}: another process is "
                 "there, or it is no address of this host"
             )
+
+    def _transport(self) -> Transport:
+        ways: dict[str, Transport] = {
+            "auto": Ladder(self._sockets, self._grpc),
+            "socket": self._sockets,
+            "grpc": self._grpc,
+        }
+        return ways[self.document.transport]
+
+    def _listen_for_links(self, listen: str) -> None:
+        if self.document.transport == "grpc":
+            return
+        try:
+            self._sockets.listen(listen)
+        except OSError as error:
+            reason = f"stage {self.document.stage} cannot take links over sockets: {error}"
+            if self.document.transport == "socket":
+                raise WorkerError(reason) from None
+            log("no_sockets", stage=self.document.stage, reason=reason)
 
     def _turn(self) -> None:
         stage, what = self.document.stage, "cannot load its layers"

@@ -14,6 +14,8 @@ from stageline_operator.render.source import Source, stage_source
 from stageline_operator.settings import RenderSettings
 
 PORT = 7070
+LINKS_PORT = PORT + 1
+"""Of links over sockets; the worker takes the port after its gRPC server's."""
 CONTAINER = "worker"
 _LISTEN = f"$(POD_IP):{PORT}"
 _HEALTH = f"$(POD_IP):{pods.HEALTH_PORT}"
@@ -93,6 +95,7 @@ def _container(
         ),
         ports=[
             {"name": "grpc", "containerPort": PORT, "protocol": "TCP"},
+            {"name": "links", "containerPort": LINKS_PORT, "protocol": "TCP"},
             pods.health_port(),
         ],
         resources=pods.resources(record.spec.resources_of(key.stage)),

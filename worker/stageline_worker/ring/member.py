@@ -89,7 +89,7 @@ class Member:
         with self._changed:
             self._offer, self._session, self._fresh = offer, session, True
             self._changed.notify_all()
-        self._facts.update(session=session.number, last_sequence=0, transport=transport.name)
+        self._facts.update(session=session.number, last_sequence=0, transport="", transport_note="")
         dial = threading.Thread(target=self._dial, args=(session, transport), name="dial")
         dial.daemon = True
         dial.start()
@@ -165,6 +165,7 @@ class Member:
         except LinkError as error:
             session.broken(after, f"stage {me.stage} cannot link to it: {error}")
         else:
+            self._facts.update(transport=outlet.transport, transport_note=outlet.note)
             session.connected()
 
     def _say_broken(self, session: int, stage: int, reason: str) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from stageline_wire import Frame, FrameError, Kind, encode
@@ -196,9 +197,7 @@ class SocketOutlet:
             self._break_off(error)
         except WaitOver:
             self._break_off(LinkError(_CLOSED))
-        except FrameError as error:
-            self._break_off(LinkError(str(error)))
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, FrameError) as error:
             why = getattr(error, "strerror", None) or str(error) or "it hung up before WELCOME"
             self._break_off(LinkUnreached(f"no socket link to {self._address}: {why}"))
         self._leave()
@@ -242,7 +241,7 @@ class SocketOutlet:
                 self._waker.clear()
             happened = ready.get(wire.fileno(), 0)
             if happened & WRITABLE:
-                with self._writing:
+                with self._writing, suppress(OSError):  # reading tells why
                     self._backlog.flush()
             if happened & ~WRITABLE:
                 self._read(timely=True)

@@ -61,7 +61,7 @@ class SocketTransport:
         self._inlets: WeakSet[SocketInlet] = WeakSet()
 
     def listen(self, address: str) -> None:
-        """Beside the gRPC server at `address`. Raises OSError when the port is another's."""
+        """Beside the gRPC server at `address`; OSError: the port is another's, or there is none."""
         host, port = split(address)
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, place = found[0]

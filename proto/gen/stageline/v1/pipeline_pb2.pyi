@@ -82,7 +82,7 @@ class LeaderMessage(_message.Message):
     def __init__(self, open: _Optional[_Union[OpenSession, _Mapping]] = ..., close: _Optional[_Union[CloseSession, _Mapping]] = ..., trace: _Optional[_Union[AskTrace, _Mapping]] = ...) -> None: ...
 
 class WorkerReport(_message.Message):
-    __slots__ = ("stage", "incarnation", "plan_hash", "revision", "host", "state", "first_layer", "end_layer", "loaded_bytes", "total_bytes", "loads", "device", "dtype", "transport", "session", "microbatches", "compute_seconds", "hop_seconds", "last_sequence", "refused_frames", "error", "busy_seconds", "waiting_seconds")
+    __slots__ = ("stage", "incarnation", "plan_hash", "revision", "host", "state", "first_layer", "end_layer", "loaded_bytes", "total_bytes", "loads", "device", "dtype", "transport", "session", "microbatches", "compute_seconds", "hop_seconds", "last_sequence", "refused_frames", "error", "busy_seconds", "waiting_seconds", "transport_note")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     PLAN_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class WorkerReport(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     BUSY_SECONDS_FIELD_NUMBER: _ClassVar[int]
     WAITING_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_NOTE_FIELD_NUMBER: _ClassVar[int]
     stage: int
     incarnation: int
     plan_hash: str
@@ -129,7 +130,8 @@ class WorkerReport(_message.Message):
     error: str
     busy_seconds: float
     waiting_seconds: float
-    def __init__(self, stage: _Optional[int] = ..., incarnation: _Optional[int] = ..., plan_hash: _Optional[str] = ..., revision: _Optional[str] = ..., host: _Optional[str] = ..., state: _Optional[_Union[WorkerState, str]] = ..., first_layer: _Optional[int] = ..., end_layer: _Optional[int] = ..., loaded_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., loads: _Optional[int] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., transport: _Optional[str] = ..., session: _Optional[int] = ..., microbatches: _Optional[int] = ..., compute_seconds: _Optional[float] = ..., hop_seconds: _Optional[float] = ..., last_sequence: _Optional[int] = ..., refused_frames: _Optional[int] = ..., error: _Optional[str] = ..., busy_seconds: _Optional[float] = ..., waiting_seconds: _Optional[float] = ...) -> None: ...
+    transport_note: str
+    def __init__(self, stage: _Optional[int] = ..., incarnation: _Optional[int] = ..., plan_hash: _Optional[str] = ..., revision: _Optional[str] = ..., host: _Optional[str] = ..., state: _Optional[_Union[WorkerState, str]] = ..., first_layer: _Optional[int] = ..., end_layer: _Optional[int] = ..., loaded_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., loads: _Optional[int] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., transport: _Optional[str] = ..., session: _Optional[int] = ..., microbatches: _Optional[int] = ..., compute_seconds: _Optional[float] = ..., hop_seconds: _Optional[float] = ..., last_sequence: _Optional[int] = ..., refused_frames: _Optional[int] = ..., error: _Optional[str] = ..., busy_seconds: _Optional[float] = ..., waiting_seconds: _Optional[float] = ..., transport_note: _Optional[str] = ...) -> None: ...
 
 class OpenSession(_message.Message):
     __slots__ = ("session", "plan_hash", "revision", "incarnations")
