@@ -16,15 +16,11 @@ import typer
 
 from stageline.oip import grpc_service_pb2 as oip
 from stageline.oip.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from stageline_cli.dialling import Server
 from stageline_cli.failure import Failure
 from stageline_cli.tensors import Tensor, from_json
 
 CONNECT_SECONDS = 5.0
-_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_http_proxy", 0),
-)
 _CONTENTS = {
     **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
     **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
@@ -46,36 +42,33 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 @asynccontextmanager
-async def connect(address: str) -> AsyncIterator[Client]:
-    """A client of the server at host:port; Failure when none answers."""
-    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+async def connect(server: Server) -> AsyncIterator[Client]:
+    """A client of the server; Failure when none answers."""
+    metadata = server.metadata()
+    async with server.channel() as channel:
         try:
-            await asyncio.wait_for(_connected(channel, address), CONNECT_SECONDS)
+            await asyncio.wait_for(_connected(channel, server), CONNECT_SECONDS)
         except TimeoutError:
-            raise _nobody(address) from None
-        yield Client(channel)
+            raise Failure(server.silence) from None
+        yield Client(channel, metadata)
 
 
-async def _connected(channel: grpc.aio.Channel, address: str) -> None:
+async def _connected(channel: grpc.aio.Channel, server: Server) -> None:
     state = channel.get_state(try_to_connect=True)
     while state is not grpc.ChannelConnectivity.READY:
         if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            raise _nobody(address)
+            raise Failure(server.silence)
         await channel.wait_for_state_change(state)
         state = channel.get_state(try_to_connect=True)
-
-
-def _nobody(address: str) -> Failure:
-    return Failure(
-        f"nothing answers at {address}: start a model with `stageline up FILE`, or say with "
-        "--address where a server is"
-    )
 
 
 class Client:
     """The calls that the command line makes. Every error is a Failure with a sentence."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, metadata: tuple[tuple[str, Any], ...] = ()
+    ) -> None:
+        self._metadata = metadata
         self._stub = GRPCInferenceServiceStub(channel)
         # The same on the wire as a stream of one request. As a stream, grpc.aio reports INTERNAL
         # in place of the server's status when that comes before the request is written.
@@ -90,7 +83,8 @@ class Client:
         if name:
             return name
         try:
-            index = await self._stub.RepositoryIndex(oip.RepositoryIndexRequest())
+            request = oip.RepositoryIndexRequest()
+            index = await self._stub.RepositoryIndex(request, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 raise Failure("the server does not list its models: name one, --model") from None
@@ -104,14 +98,17 @@ class Client:
     async def metadata(self, model: str) -> Any:
         """What the server says of the model's inputs and outputs (ModelMetadataResponse)."""
         try:
-            return await self._stub.ModelMetadata(oip.ModelMetadataRequest(name=model))
+            request = oip.ModelMetadataRequest(name=model)
+            return await self._stub.ModelMetadata(request, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise refused(error) from None
 
     async def infer(self, request: Any, seconds: float | None) -> list[Tensor]:
         """One request, all of its outputs; `seconds` is its deadline."""
         try:
-            response = await self._stub.ModelInfer(request, timeout=seconds)
+            response = await self._stub.ModelInfer(
+                request, timeout=seconds, metadata=self._metadata
+            )
         except grpc.aio.AioRpcError as error:
             raise refused(error, seconds) from None
         return outputs(response)
@@ -119,7 +116,8 @@ class Client:
     async def stream(self, request: Any, seconds: float | None) -> AsyncIterator[list[Tensor]]:
         """One request, its responses as they come. NoStream when the server has no such call."""
         try:
-            async for response in self._stream_of_one(request, timeout=seconds):
+            responses = self._stream_of_one(request, timeout=seconds, metadata=self._metadata)
+            async for response in responses:
                 if response.error_message:
                     raise Failure(response.error_message)
                 yield outputs(response.infer_response)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stageline_cli.dialling import DEFAULT_ADDRESS, Address, Ca, Server, TokenFile
 from stageline_cli.failure import Failure
-from stageline_cli.infer import DEFAULT_ADDRESS, Address, Model, Timeout
+from stageline_cli.infer import Model, Timeout
 from stageline_cli.tensors import Tensor, from_json, from_texts
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def generate(
     ] = True,
     model: Model = None,
     address: Address = DEFAULT_ADDRESS,
+    ca: Ca = None,
+    token_file: TokenFile = None,
     timeout: Timeout = None,
 ) -> None:
     """Continue a text. Only the new text goes to stdout.
@@ -67,7 +70,7 @@ def generate(
     sampling = {name: value for name, value in asked.items() if value is not None}
 
     async def call() -> None:
-        async with connect(address) as client:
+        async with connect(Server(address, ca, token_file)) as client:
             name = await client.the_model(model)
             known = (await client.metadata(name)).inputs
             inputs = generation_inputs(name, prompt, sampling, known, stream=stream)

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stageline_cli.dialling import DEFAULT_ADDRESS, Address, Ca, Server, TokenFile
 from stageline_cli.failure import Failure
 from stageline_cli.tensors import Tensor, from_file, from_json, from_texts
 
 if TYPE_CHECKING:
     from stageline_cli.client import Client
 
-Address = Annotated[str, typer.Option(help="host:port of the server.")]
 Model = Annotated[
     str | None, typer.Option(help="Name of the model; the server's only one if not given.")
 ]
 Timeout = Annotated[
     float | None, typer.Option(min=0.001, help="Seconds to wait for the answer; no limit if none.")
 ]
-DEFAULT_ADDRESS = "127.0.0.1:8001"
 _ROWS, _HEAD, _TAIL = 8, 5, 2
 
 
@@ -42,6 +41,8 @@ def infer(
     ] = None,
     model: Model = None,
     address: Address = DEFAULT_ADDRESS,
+    ca: Ca = None,
+    token_file: TokenFile = None,
     timeout: Timeout = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print every value, as the protocol's JSON.")
@@ -63,7 +64,7 @@ def infer(
         raise typer.BadParameter("give the model something: --text TEXT or --input NAME=VALUE")
 
     async def call() -> None:
-        async with connect(address) as client:
+        async with connect(Server(address, ca, token_file)) as client:
             name = await client.the_model(model)
             tensors = await _inputs(client, name, text or [], input or [])
             request = infer_request(name, tensors, output or [])

@@ -251,9 +251,10 @@ class _Show:
     async def _metadata(self) -> Any:
         """What the router says of the model; None while it has not heard of it."""
         from stageline_cli.client import connect
+        from stageline_cli.dialling import Server
 
         with suppress(Failure):
-            async with connect(self._address) as client:
+            async with connect(Server(self._address)) as client:
                 return await client.metadata(self._model)
         return None
 
@@ -272,7 +273,7 @@ class _Show:
 
 def try_next(metadata: Any, address: str) -> str:
     """A command that a model with these inputs and outputs (ModelMetadataResponse) answers."""
-    from stageline_cli.infer import DEFAULT_ADDRESS
+    from stageline_cli.dialling import DEFAULT_ADDRESS
 
     where = "" if address == DEFAULT_ADDRESS else f" --address {address}"
     inputs = [tensor.name for tensor in metadata.inputs]

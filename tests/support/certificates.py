@@ -1,13 +1,18 @@
 """Folders of certificates, as a kubelet mounts a Secret.
 
-    authority = Authority()
-    credentials = Credentials.load(authority.folder(tmp_path / "stage", "stage"))
+authority = Authority()
+credentials = Credentials.load(authority.folder(tmp_path / "stage", "stage"))
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from stageline_operator.authority import Pair, issue, new_authority
 from stageline_wire.roles import Role
@@ -30,6 +35,28 @@ class Authority:
     ) -> Path:
         """`pair` (a new one of `role`) in a folder, with the authorities that are `trusted`."""
         return put(folder, trusted or self.pair.certificate, pair or self.issue(role))
+
+
+def front_pair(host: str = "127.0.0.1") -> Pair:
+    """A certificate that vouches for itself, of a server at an address, as users bring one."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "front door")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC) - DAY)
+        .not_valid_after(datetime.now(UTC) + DAY)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return Pair(made.public_bytes(pem), private)
 
 
 def put(folder: Path, trusted: bytes, pair: Pair) -> Path:

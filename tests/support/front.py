@@ -20,7 +20,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from stageline_api.documents import PipelineAddress, RouterDocument
-from stageline_router.server import RouterServer
+from stageline_router.server import Folders, RouterServer
 from support.pipeline import Pipeline, local_pipeline
 
 
@@ -47,13 +47,15 @@ def router_document(uri, leaders: Sequence[str], **fields: object) -> RouterDocu
 
 
 @contextmanager
-def router(document: RouterDocument, pipelines: Sequence[Pipeline] = ()) -> Iterator[Front]:
+def router(
+    document: RouterDocument, pipelines: Sequence[Pipeline] = (), folders: Folders | None = None
+) -> Iterator[Front]:
     """A router alone, started in a thread; drained and stopped afterwards."""
     started: Future[Front] = Future()
     stopped = asyncio.Event()
 
     async def serve() -> None:
-        server = RouterServer(document)
+        server = RouterServer(document, folders or Folders())
         try:
             await server.start()
         except Exception as error:  # whoever waits for the start must hear of it
