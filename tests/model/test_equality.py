@@ -9,7 +9,7 @@ from transformers import DynamicCache
 from stageline_worker.microbatch import Microbatch
 from stageline_worker.model.cache import StageCache
 from support import zoo
-from support.stages import TOKENS, generate, greedy, inputs, stages, through, tokens
+from support.stages import TOKENS, generate, greedy, inputs, stages, through, tokens, uncut_on_cpu
 
 every_model = pytest.mark.parametrize("name", sorted(zoo.ZOO))
 every_decoder = pytest.mark.parametrize("name", sorted(zoo.DECODERS))
@@ -22,7 +22,7 @@ CHUNKS = ((0, 8), (8, 16), (16, 17), (17, TOKENS))
 def test_a_forward_pass_equals_the_uncut_model(name, padded):
     given = inputs(name, padded=padded)
     with torch.inference_mode():
-        expected = zoo.uncut(name)(**given)
+        expected = uncut_on_cpu(name)(**given)
     made = through(stages(name), Microbatch(given))
     made.pop("embedding", None)
     assert made, f"{name} gave no output"
@@ -36,8 +36,10 @@ def test_token_types_reach_the_embedding():
     given = inputs("bert", padded=True)
     given["token_type_ids"] = (torch.arange(TOKENS) > 9).long().repeat(2, 1)
     with torch.inference_mode():
-        expected = zoo.uncut("bert")(**given).last_hidden_state
-        without = zoo.uncut("bert")(given["input_ids"], given["attention_mask"]).last_hidden_state
+        expected = uncut_on_cpu("bert")(**given).last_hidden_state
+        without = uncut_on_cpu("bert")(
+            given["input_ids"], given["attention_mask"]
+        ).last_hidden_state
     made = through(stages("bert"), Microbatch(given))["last_hidden_state"]
     assert torch.equal(made, expected), "token_type_ids were lost on the way"
     assert not torch.equal(expected, without), "this test cannot see token types"
@@ -55,7 +57,7 @@ def _logits(run, caches, mask, positions):
 
 def _run_uncut(name):
     def run(ids, cache, options):
-        return zoo.uncut(name)(ids, past_key_values=cache, use_cache=True, **options).logits
+        return uncut_on_cpu(name)(ids, past_key_values=cache, use_cache=True, **options).logits
 
     return run
 

@@ -21,6 +21,7 @@ every_model = pytest.mark.parametrize("name", sorted(zoo.ZOO))
 _BIG = {
     "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 6, "vocab_size": 4000,
     "num_attention_heads": 8, "num_key_value_heads": 4, "pad_token_id": 0,
+    "max_position_embeddings": 256,
 }  # fmt: skip
 
 # Runs in a process of its own, where nothing else reads. Each stage is loaded once for the imports;
@@ -97,7 +98,8 @@ def test_stages_hold_every_tensor_and_only_a_tied_head_holds_one_twice(name):
     assert set(names) == set(whole.tensors), f"{name}: no stage holds some tensors"
     twice = {tensor for tensor in names if names.count(tensor) > 1}
     assert twice == blueprint.tied, f"{name}: held twice are {twice}"
-    for stage, tensors in zip(stages(name), held, strict=True):
+    for cut, tensors in zip(CUTS, held, strict=True):
+        stage = load(str(zoo.checkpoint(name)), cut, dtype="float16")  # in float32 some are blocks
         assert stage.total_bytes == sum(tensor.size for tensor in tensors)
         memory = {part.data_ptr(): part.numel() for part in stage._cut.model.state_dict().values()}
         assert stage.parameters == sum(memory.values()), (

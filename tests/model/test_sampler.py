@@ -57,7 +57,8 @@ def plain(scores, sampling, tokens, prompt):
         scores[token] = -math.inf
     if sampling.temperature == 0:
         return [scores.index(max(scores))]
-    weights = [math.exp((score - max(scores)) / sampling.temperature) for score in scores]
+    likeliest = max(scores)
+    weights = [math.exp((score - likeliest) / sampling.temperature) for score in scores]
     weights = [weight if weight >= sampling.min_p else 0.0 for weight in weights]
     order = sorted(range(len(weights)), key=lambda token: (-weights[token], token))
     kept = order[: sampling.top_k or len(order)]

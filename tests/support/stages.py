@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from stageline_worker.microbatch import Microbatch, Sampling, Segment
 from stageline_worker.model import Stage, load
+from stageline_worker.model.linear import block
 from support import zoo
 
 CUTS = ((0, 1), (1, 5), (5, 6))
@@ -21,6 +23,17 @@ TOKENS = 20
 def stages(name: str) -> tuple[Stage, ...]:
     """The zoo's model `name` in three stages of 1, 4 and 1 layers."""
     return tuple(load(str(zoo.checkpoint(name)), cut) for cut in CUTS)
+
+
+@cache
+def uncut_on_cpu(name: str) -> Any:
+    """The uncut model with its matrices in the blocks in which stages have them: sums are added up
+    in the same order, so that stages must equal it to the last bit."""
+    model = copy.deepcopy(zoo.uncut(name))
+    if name in zoo.DECODERS:  # the last of several stages has a head of its own
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    block(model, embeds=True)
+    return model
 
 
 def inputs(name: str, *, padded: bool) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from stageline_worker.model.errors import CheckpointError, StageError
 from stageline_worker.model.gate import packs
 from stageline_worker.model.generation import Generator, OneByOne, Packed
 from stageline_worker.model.kv import KeyValues
+from stageline_worker.model.linear import block
 from stageline_worker.model.opening import OpenModel, opened
 from stageline_worker.model.pooling import read_pooling
 from stageline_worker.model.reader import DTYPES as STORED_DTYPES
@@ -37,8 +38,8 @@ def load(
     max_model_len: int | None = None,
     max_sequences: int = 16,
     progress: Progress = lambda done, total: None,
-) -> Stage:
     cache: PartCache | None = None,
+) -> Stage:
     """Load layers [lo, hi) of the model at `uri`, with the embedding on the first stage and the
     head on the last.
 
@@ -72,6 +73,7 @@ def _load(
     channel = cut(model, blueprint.architecture, lo, hi)
     reader = found.reader(sum(tensor.size for tensor in own), progress)
     _fill(model, blueprint, own, DTYPES[name], target, reader)
+    block(model, embeds=lo == 0)
     cut_model = CutModel(model, channel, blueprint.architecture, (lo, hi), blueprint.layers)
     stage = Stage(
         cut_model,

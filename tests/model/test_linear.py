@@ -1,0 +1,100 @@
+"""A matrix in blocks multiplies as the plain one does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from stageline_worker.model import load
+from stageline_worker.model.linear import BlockedEmbedding, BlockedLinear, block, block_width
+from support import zoo
+from support.stages import CUTS, inputs, stages
+
+sizes = st.one_of(st.integers(1, 600), st.sampled_from([1408, 8000, 50257]))
+
+
+@given(sizes, st.integers(1, 40), st.integers(0, 5), st.booleans(), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_products_are_those_of_the_plain_layer(outputs, size, rows, biased, seed):
+    torch.manual_seed(seed)
+    plain = nn.Linear(size, outputs, bias=biased)
+    given_rows = torch.randn(2, rows, size)
+    with torch.inference_mode():
+        expected = plain(given_rows)
+        made = BlockedLinear(plain.weight, plain.bias)(given_rows)
+    assert made.shape == expected.shape
+    torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
+
+
+@given(sizes, st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_an_embedding_reads_the_same_rows(tokens, seed):
+    torch.manual_seed(seed)
+    table = nn.Linear(5, tokens, bias=False)
+    ids = torch.randint(0, tokens, (1, 7))
+    made = BlockedEmbedding(BlockedLinear(table.weight, None))(ids)
+    assert torch.equal(made, nn.functional.embedding(ids, table.weight))
+
+
+@given(st.integers(1, 300_000))
+def test_blocks_waste_little(outputs):
+    width = block_width(outputs)
+    count = -(-outputs // width)
+    assert width <= 256
+    assert count * width - outputs < 16 * count, f"{count} blocks of {width} for {outputs}"
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("llama", []), ("llama_tied", []), ("gpt2", []), ("opt", []), ("gemma2", ["lm_head"])],
+)
+def test_every_matrix_of_a_decoder_is_blocked(name, left):
+    # Gemma multiplies what it embeds, so its table stays, and uncut its head with it.
+    whole = load(str(zoo.checkpoint(name)), (0, zoo.LAYERS))._cut.model
+    plain = [part for part, module in whole.named_modules() if type(module) is nn.Linear]
+    assert plain == left
+    last = stages(name)[-1]._cut.model
+    assert not [part for part, module in last.named_modules() if type(module) is nn.Linear]
+    assert sum(isinstance(module, BlockedLinear) for module in whole.modules()) > 20
+
+
+@pytest.mark.parametrize("name", ["llama_tied", "gpt2", "gemma2"])
+def test_a_tied_matrix_is_in_memory_once(name):
+    vocabulary = zoo.VOCABULARY
+    for cut in ((0, zoo.LAYERS), CUTS[-1]):
+        model = load(str(zoo.checkpoint(name)), cut)._cut.model
+        held = [
+            *model.parameters(),
+            *(m.blocks for m in model.modules() if isinstance(m, BlockedLinear)),
+        ]
+        tables = {part.data_ptr() for part in held if part.numel() >= vocabulary * 64}
+        assert len(tables) == 1, f"layers {cut} of {name} hold {len(tables)} tables"
+
+
+def test_nothing_is_blocked_that_is_not_float32():
+    model = load(str(zoo.checkpoint("llama")), (0, 1), dtype="bfloat16")._cut.model
+    assert not any(isinstance(module, BlockedLinear) for module in model.modules())
+
+
+def test_a_layer_that_does_more_than_multiply_stays():
+    class Scaled(nn.Linear):
+        def forward(self, given):
+            return 2 * super().forward(given)
+
+    model = nn.Sequential(Scaled(4, 4), nn.Linear(4, 4))
+    block(model, embeds=True)
+    assert [type(part) for part in model] == [Scaled, BlockedLinear]
+
+
+@pytest.mark.parametrize("name", sorted(zoo.ZOO))
+def test_a_whole_model_differs_by_rounding_alone(name):
+    given_inputs = inputs(name, padded=False)
+    whole = load(str(zoo.checkpoint(name)), (0, zoo.LAYERS))
+    with torch.inference_mode():
+        expected = zoo.uncut(name)(**given_inputs)[0]
+        made = whole._cut.run(given_inputs)[0]
+    difference = ((made - expected).abs().max() / expected.abs().max()).item()
+    assert difference <= 2e-6, f"{name} differs by {difference} of its largest value"
