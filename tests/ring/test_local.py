@@ -170,7 +170,10 @@ def test_more_than_may_wait_is_refused_as_exhausted():
             router.generate(n, [n], max_tokens=5, ignore_eos=True)
         router.wait(lambda: len(router.failures) + len(router.finish) == 12)
         assert 5 <= len(router.failures) <= 9
-        assert {failure.code for failure in router.failures.values()} == {"RESOURCE_EXHAUSTED"}
+        for failure in router.failures.values():
+            assert failure.code == "RESOURCE_EXHAUSTED"
+            assert 1 <= failure.retry_after <= 60
+            assert f"try again in {failure.retry_after:g} s" in failure.message
         for n in router.finish:
             assert router.tokens[n] == toy_tokens([n], 5, 3)
 
@@ -374,6 +377,36 @@ def _finishes_when_stopped(pipeline):
         for n in range(5):
             assert router.tokens_of(n) == toy_tokens([n], 8, 3), n
         assert str(router.ended) == "the leader closed the stream", "it was cut off, not ended"
+
+
+def test_a_leader_that_has_no_more_time_gives_back_what_another_may_go_on_with():
+    documents = stage_documents("/toy", [1, 1, 1])
+    timing = Timing(beat=0.3, report_gap=0.05, settle=0.05, drain=0.2)
+    with LocalPipeline(documents, slow, timing) as pipeline:
+        pipeline.start()
+        with ready_in_ring(pipeline) as router:
+            router.generate(1, [1, 2], max_tokens=60, ignore_eos=True)
+            router.wait(lambda: router.tokens[1])
+            pipeline.stop()
+            failure = router.failure_of(1)
+            assert (failure.code, failure.elsewhere) == ("UNAVAILABLE", True)
+    with ring() as pipeline, ready_in_ring(pipeline) as other:
+        made = router.tokens[1]
+        other.generate(1, [1, 2, *made], output=len(made), max_tokens=60, ignore_eos=True)
+        assert made + other.tokens_of(1) == toy_tokens([1, 2], 60, 3)
+        assert other.finish[1] == "length"
+
+
+def test_a_draining_leader_that_loses_its_ring_gives_everything_back_at_once():
+    with ring(load=slow) as pipeline, ready_in_ring(pipeline) as router:
+        router.generate(1, [1], max_tokens=60, ignore_eos=True)
+        router.wait(lambda: router.tokens[1])
+        pipeline.workers[2].stop()
+        pipeline.wait_until(lambda r: r.state == pb.WAITING, "the gap")
+        began = time.monotonic()
+        pipeline.workers[0].stop()
+        assert router.failure_of(1).elsewhere
+        assert time.monotonic() - began < QUICK.drain / 2, "it waited for a ring that never comes"
 
 
 def test_a_port_that_is_taken_is_told():

@@ -6,6 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from queue import SimpleQueue
+from typing import Any
 
 import grpc
 import torch
@@ -22,10 +23,12 @@ _SECONDS = 30.0
 class Failed(Exception):
     """The leader answered with a FAILURE: code and message."""
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
+    def __init__(self, meta: Mapping[str, Any]) -> None:
+        super().__init__(f"{meta['code']}: {meta['message']}")
+        self.code: str = meta["code"]
+        self.message: str = meta["message"]
+        self.elsewhere: bool = meta["elsewhere"]
+        self.retry_after: float | None = meta.get("retry_after")
 
 
 class Router:
@@ -128,4 +131,4 @@ class Router:
             case Kind.ANSWER:
                 self.answers[meta["id"]] = {v.name: from_view(v) for v in frame.tensors}
             case Kind.FAILURE:
-                self.failures[meta["id"]] = Failed(meta["code"], meta["message"])
+                self.failures[meta["id"]] = Failed(meta)
