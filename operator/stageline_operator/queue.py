@@ -7,12 +7,17 @@ after. That is all the ordering there is, and all that a level-triggered operato
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+
+_UNHURRIED: Final = 5.0
+"""Runs in a second that a resource alone, as it starts, may have."""
+_LONGEST_SPACING: Final = 1.0
 
 
 class Later(Exception):
@@ -37,11 +42,29 @@ class BackOff:
         return doubled * (0.5 + luck / 2)
 
 
+class Pace:
+    """How far apart the runs of one key are to be, from how many there are of all. Pure."""
+
+    def __init__(self, least: float) -> None:
+        self._least = least
+        self._last = 0.0
+        self._rate = 0.0
+        """Runs in the last second or so."""
+
+    def ran(self, now: float) -> float:
+        """Count a run; seconds until the same key may run again."""
+        self._rate = 1 + self._rate * math.exp(min(self._last - now, 0.0))
+        self._last = now
+        wished = self._least * self._rate / _UNHURRIED
+        return max(self._least, min(wished, _LONGEST_SPACING))
+
+
 class WorkQueue(Generic[K]):
     """Keys to be worked on. `work` returns seconds after which to look again, None for never.
 
     `spacing` is the least time in seconds from the end of one run of a key to its next: the first
-    event of many is answered at once, and the others together.
+    event of many is answered at once, and the others together. Where many keys move at the same
+    time it grows with them, to 1 s: then events are waited for longer than by one alone.
     """
 
     def __init__(
@@ -56,7 +79,6 @@ class WorkQueue(Generic[K]):
         self._work = work
         self._workers = workers
         self._back_off = back_off or BackOff()
-        self._spacing = spacing
         self._failed = failed
         self._ready: asyncio.Queue[K] = asyncio.Queue()
         self._waiting: dict[K, float] = {}
@@ -64,6 +86,7 @@ class WorkQueue(Generic[K]):
         self._failures: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._not_before: dict[K, float] = {}
+        self._pace = Pace(spacing)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -161,7 +184,7 @@ class WorkQueue(Generic[K]):
             self._failed(key, error, wait)
         else:
             self._failures.pop(key, None)
-            self._not_before[key] = self._now() + self._spacing
+            self._not_before[key] = self._now() + self._pace.ran(self._now())
             if again is not None:
                 self.add_after(key, again)
 

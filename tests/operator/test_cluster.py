@@ -10,7 +10,9 @@ import pytest
 from stageline_operator.cluster import (
     AlreadyExists,
     Busy,
+    Change,
     Conflict,
+    Expired,
     Gone,
     KubeCluster,
     Refused,
@@ -97,7 +99,7 @@ def refusal(reason, message="a sentence"):
         (504, {}, b"[1]", Busy, "HTTP 504"),
     ],
 )
-async def test_every_failure_is_one_of_five_and_says_what_the_server_said(
+async def test_every_failure_has_a_name_and_says_what_the_server_said(
     server, cluster, status, headers, said, error, sentence
 ):
     server.answers = [(status, headers, said)]
@@ -114,6 +116,41 @@ async def test_no_answer_at_all_is_busy(server, cluster):
     with pytest.raises(Busy, match="no answer from the API server"):
         await cluster.create(MAP)
     assert cluster.counted == [("POST", "configmaps", 0)]
+
+
+async def _followed(cluster):
+    return [change async for change in cluster.follow(CONFIG_MAP, "n", 7, "a=b")]
+
+
+async def test_a_watch_tells_line_by_line_from_a_version_on(server, cluster):
+    told = [{"type": "ADDED", "object": MAP}, {"type": "BOOKMARK", "object": {**MAP, "data": "ü"}}]
+    server.answers = [(200, {}, b"\n".join(json.dumps(one).encode() for one in told) + b"\n")]
+    assert await _followed(cluster) == [Change("ADDED", MAP), Change("BOOKMARK", told[1]["object"])]
+    verb, path, _, _ = server.asked[0]
+    assert (verb, path) == (
+        "GET",
+        "/api/v1/namespaces/n/configmaps?watch=true&allowWatchBookmarks=true&resourceVersion=7"
+        "&labelSelector=a%3Db",
+    )
+    assert cluster.counted == [], "a watch is no request: it lasts"
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "error"),
+    [
+        (200, {"type": "ERROR", "object": {"code": 410, "message": "too old"}}, Expired),
+        (200, {"type": "ERROR", "object": {"code": 500, "message": "too old"}}, Busy),
+        (410, refusal("Expired", "too old"), Expired),
+        (403, refusal("Forbidden", "too old"), Refused),
+        (429, refusal("TooManyRequests", "too old"), Busy),
+        (0, {}, Busy),
+    ],
+)
+async def test_a_watch_fails_by_the_same_names(server, cluster, status, said, error):
+    server.answers = [(status, {}, json.dumps(said).encode() + b"\n")]
+    with pytest.raises(error, match="too old" if status else "no answer") as raised:
+        await _followed(cluster)
+    assert type(raised.value) is error
 
 
 async def test_making_asks_for_a_version_that_nobody_has_and_does_not_force(server, cluster):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stageline_operator.queue import BackOff, Later, WorkQueue
+from stageline_operator.queue import BackOff, Later, Pace, WorkQueue
 
 pytestmark = pytest.mark.looptime
 
@@ -210,3 +210,14 @@ async def test_a_worker_that_ended_is_noticed():
 def test_no_wait_is_longer_than_the_longest_nor_shorter_than_half_the_first(failures, luck):
     wait = BackOff().after(failures, luck)
     assert 0.025 <= wait <= 60
+
+
+@pytest.mark.parametrize(
+    ("runs", "spacing"), [(1, 0.05), (5, 0.05), (20, 0.15), (50, 0.40), (500, 1.0)]
+)
+def test_where_many_keys_move_each_waits_longer_for_more_to_happen(runs, spacing):
+    pace = Pace(0.05)
+    for number in range(3 * runs):
+        found = pace.ran(100 + number / runs)
+    assert found == pytest.approx(spacing, rel=0.5)
+    assert pace.ran(200.0) == 0.05, "and when all is calm again, none does"
