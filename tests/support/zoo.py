@@ -46,6 +46,10 @@ _YARN = {
     "rope_type": "yarn", "rope_theta": 150000.0, "factor": 4.0, "beta_fast": 32.0,
     "beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": 64,
 }  # fmt: skip
+_LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 8,
+    "long_factor": [1.0 + place for place in range(8)], "original_max_position_embeddings": 64,
+}  # fmt: skip
 _DEEPSEEK = {
     "num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 2, "topk_group": 1,
     "moe_intermediate_size": 32, "q_lora_rank": 32, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
@@ -71,6 +75,11 @@ DECODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", _GEMMA),
     "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", _GEMMA),
     "phi3": ("Phi3ForCausalLM", "Phi3Config", {**_LLAMA, "sliding_window": None}),
+    "phi3_longrope": (
+        "Phi3ForCausalLM",
+        "Phi3Config",
+        {**_LLAMA, "sliding_window": None, "rope_parameters": _LONGROPE},
+    ),
     "gpt_neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig", {**_TEXT, "eos_token_id": 2}),
     "gpt2": ("GPT2LMHeadModel", "GPT2Config", _GPT2),
     "opt": ("OPTForCausalLM", "OPTConfig", {**_OPT, "word_embed_proj_dim": 64}),
