@@ -59,7 +59,8 @@ def decide(observed: Observed, settings: RenderSettings, now: datetime) -> Decis
         create=create,
         status=told.status,
         status_waits=told.waits,
-        notices=(*known.notices, *_notices(observed, told.status)),
+        notices=_notices(observed, told.status),
+        deeds=known.notices,
         again=_soonest(told.again, healing.again, known.again, pods.next_profile(planned, at, now)),
     )
 

@@ -57,5 +57,7 @@ class Decision:
     """Seconds that it may wait (None: it may not), longer where the API server is slow, as more is
     likely to change soon; what is to be told waits with it."""
     notices: tuple[Notice, ...] = ()
+    deeds: tuple[Notice, ...] = ()
+    """Of what is done here to the children: the next decision will not see it any more."""
     again: float | None = None
     """Seconds after which to look again though nothing may have changed."""

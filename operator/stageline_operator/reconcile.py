@@ -155,6 +155,7 @@ class _Execution:
                 raise Later(self._unforeseen[0])
             if self._memory.obstacles != before:
                 return False
+        self._memory.complaints += decision.deeds
         return True
 
     async def tell(self, decision: Decision) -> None:
