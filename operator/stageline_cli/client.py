@@ -30,6 +30,7 @@ _CONTENTS = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
 }
+_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 INTERRUPTED = 130  # 128 + SIGINT, as a shell would say it
 
 
@@ -133,11 +134,35 @@ class NoStream(Exception):
     """The server has no ModelStreamInfer."""
 
 
-def refused(error: grpc.aio.AioRpcError, seconds: float | None = None) -> Failure:
+class Refused(Failure):
+    """The server's refusal. `retry_after` are the seconds after which it would have it again."""
+
+    def __init__(self, message: str, code: grpc.StatusCode, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after = retry_after
+
+    @property
+    def passing(self) -> bool:
+        """Whether nothing is wrong with the request itself."""
+        return bool(self.retry_after) or self.code in _PASSING
+
+
+def refused(error: grpc.aio.AioRpcError, seconds: float | None = None) -> Refused:
     """The server's own sentence, or what its status means where it says nothing."""
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and seconds is not None:
-        return Failure(f"no answer within {seconds:g} s: give more with --timeout")
-    return Failure(error.details() or f"the server refused with {error.code().name}")
+    code = error.code()
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and seconds is not None:
+        return Refused(f"no answer within {seconds:g} s: give more with --timeout", code)
+    message = error.details() or f"the server refused with {code.name}"
+    return Refused(message, code, _retry_after(error))
+
+
+def _retry_after(error: grpc.aio.AioRpcError) -> float:
+    """What the server says; one second where it only says that it is busy."""
+    told = dict(error.trailing_metadata() or ()).get("retry-after", b"")
+    seconds = told.decode(errors="replace") if isinstance(told, bytes) else told
+    busy = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    return float(seconds) if seconds.isdecimal() and busy else float(busy)
 
 
 def infer_request(

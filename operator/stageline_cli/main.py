@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from stageline_cli.batch import batch
 from stageline_cli.failure import Failure
 from stageline_cli.generate import generate
 from stageline_cli.infer import infer
@@ -37,6 +38,7 @@ app.command("plan")(plan_command)
 app.command()(status)
 app.command()(infer)
 app.command()(generate)
+app.command()(batch)
 app.command()(trace)
 
 

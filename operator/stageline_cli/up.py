@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -30,7 +28,6 @@ Object = dict[str, Any]
 _NOHUP = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # `nohup stageline up` means it
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *(() if _NOHUP else (signal.SIGHUP,)))
 _KILLED = 130
-_NEEDS = ("aiohttp", "jsonpatch", "kopf", "kubernetes", "tokenizers", "torch", "transformers")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 # `timeout` and some terminals send one signal to the process and again to its group: that is one.
 _ONE_SIGNAL_SECONDS = 0.3
@@ -72,10 +69,11 @@ def up(
       stageline up llama.yaml
       stageline up examples/minilm.yaml --port 9001
     """
+    from stageline_cli.machine import refusals
     from stageline_cli.manifest_file import load_manifest
 
     try:
-        with _stop_signals_raise(), _refusals():
+        with _stop_signals_raise(), refusals():
             killed = _serve(load_manifest(file), port, state_dir, plain=plain)
     except _StopRequested:
         return
@@ -85,51 +83,11 @@ def up(
 
 def _serve(deployment: PipelineDeployment, port: int | None, folder: Path, *, plain: bool) -> bool:
     """Serve until told to stop; True when told so twice."""
-    _require_packages()
-    from stageline_cli.serving import GaveUp
-    from stageline_local.ports import require_free
-    from stageline_local.statedir import StateDir
+    from stageline_cli.machine import prepared
 
-    name, port = deployment.metadata.name, port or deployment.spec.router.port
-    if deployment.spec.replicas == 0:
-        raise Failure(f"{name} has 0 replicas, so nothing to start: set spec.replicas to 1")
-    require_free(port)
-    with StateDir(folder, name) as state:
-        _require_model(deployment)
-        _log_to(state.log("cluster"))
-        try:
-            return asyncio.run(_supervise(deployment, port, state, plain=plain))
-        except GaveUp as error:
-            raise Failure(f"{error}\nLogs are in {state.logs}.") from None
-
-
-def _require_packages() -> None:
-    missing = [name for name in _NEEDS if find_spec(name) is None]
-    if missing:
-        raise Failure(
-            f"operator, router or worker cannot run here ({', '.join(missing)} not installed): "
-            "pip install 'stageline[local]'"
-        )
-
-
-def _log_to(path: Path) -> None:
-    """What the cluster in this process has to say is for whoever looks for a bug."""
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format=form, force=True)
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-
-
-def _require_model(deployment: PipelineDeployment) -> None:
-    """What no pod of this machine could mount, and nobody is likely to bring."""
-    name, uri = deployment.metadata.name, deployment.spec.model.uri
-    if uri.startswith("pvc://"):
-        raise Failure(
-            f"spec.model.uri {uri} of {name} is a volume of a real cluster: name a folder of this "
-            "machine, file:///folder"
-        )
-    folder = Path(uri.removeprefix("file://"))
-    if folder.is_absolute() and not folder.is_dir():
-        raise Failure(f"{folder}, the model of {name}, is no folder here")
+    port = port or deployment.spec.router.port
+    with prepared(deployment, port, folder) as state:
+        return asyncio.run(_supervise(deployment, port, state, plain=plain))
 
 
 async def _supervise(
@@ -154,19 +112,6 @@ def as_written(deployment: PipelineDeployment) -> Object:
     applied = {_LAST_APPLIED: json.dumps(resource)}
     annotations = {**metadata.get("annotations", {}), **applied}
     return {**resource, "metadata": {**metadata, "annotations": annotations}}
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Every way in which a manifest or this machine says no, as the command's one error."""
-    from stageline_api.manifest import ManifestError
-    from stageline_local.ports import PortTaken
-    from stageline_local.statedir import StateDirError
-
-    try:
-        yield
-    except (ManifestError, PortTaken, StateDirError) as error:
-        raise Failure(str(error)) from None
 
 
 def _screen(*, plain: bool) -> Screen:

@@ -47,7 +47,7 @@ def test_missing_file(tmp_path):
 
 
 def test_package_that_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr("stageline_cli.up._NEEDS", ("asyncio", "no_such_package"))
+    monkeypatch.setattr("stageline_cli.machine._NEEDS", ("asyncio", "no_such_package"))
     path, _ = write_manifest(tmp_path)
     told = refusal(tmp_path, path)
     assert told.endswith("(no_such_package not installed): pip install 'stageline[local]'")
