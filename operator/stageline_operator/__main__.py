@@ -19,6 +19,7 @@ from stageline_operator.decide import decide
 from stageline_operator.metrics import Metrics
 from stageline_operator.operator import Operator
 from stageline_operator.settings import OperatorSettings, parse
+from stageline_operator.turn import Turn, identity, is_dead
 
 log = logging.getLogger("stageline_operator.main")
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with asyncio.Runner(loop_factory=_Loop) as runner:
             return runner.run(run(settings))
-    except (NoConnectionError, handlers.NoWatchError, OSError) as error:
+    except (NoConnectionError, handlers.NoWatchError, TurnLostError, OSError) as error:
         log.error("%s", error)
         return 1
 
@@ -42,6 +43,10 @@ def _allow_open_files() -> None:
     """A stream per pipeline is a file each, and container runtimes begin with as few as 1024."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+class TurnLostError(Exception):
+    """Another operator has begun to serve; the text is a sentence."""
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -74,26 +79,40 @@ async def run(settings: OperatorSettings) -> int:
         workers=settings.workers,
         metrics=metrics,
     )
+    turn = Turn(cluster, settings.namespaces, identity(), is_dead=is_dead)
     async with contextlib.AsyncExitStack() as at_end:
         at_end.push_async_callback(cluster.close)
+        at_end.push_async_callback(turn.release)
         at_end.push_async_callback(operator.stop)
         if settings.health_port:
-            await at_end.enter_async_context(_health(settings, operator))
+            await at_end.enter_async_context(_health(settings, operator, turn))
         log.info("serving %s of %s", ", ".join(settings.namespaces) or "all", connection.host)
-        if await _finished(operator.start(), stop):
-            await handlers.watch(operator, connection, settings.namespaces, stop)
+        if await _finished(turn.wait(), stop):
+            keeping = asyncio.create_task(turn.keep(), name="turn")
+            keeping.add_done_callback(lambda _: stop.set())
+            at_end.push_async_callback(_taken_away, keeping)
+            if await _finished(operator.start(), stop):
+                await handlers.watch(operator, connection, settings.namespaces, stop)
     log.info("stopped")
     return 0
 
 
+async def _taken_away(keeping: asyncio.Task[str]) -> None:
+    """What starts instead of this process stands by. TurnLostError."""
+    if keeping.done():
+        raise TurnLostError(f"leaving: {keeping.result()}")
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
 def _health(
-    settings: OperatorSettings, operator: Operator
+    settings: OperatorSettings, operator: Operator, turn: Turn
 ) -> contextlib.AbstractAsyncContextManager[int]:
     return health.serving(
         settings.health_host,
         settings.health_port,
         operator.unhealthy,
-        operator.unready,
+        lambda: turn.standing_by() or operator.unready(),
         operator.metrics.text,
     )
 

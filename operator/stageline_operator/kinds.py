@@ -38,6 +38,7 @@ CONTROLLER_REVISION: Final = Kind("apps/v1", "ControllerRevision", "controllerre
 DISRUPTION_BUDGET: Final = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 SECRET: Final = Kind("v1", "Secret", "secrets")
 """Read by name: whoever may list or watch Secrets may read all that there are."""
+LEASE: Final = Kind("coordination.k8s.io/v1", "Lease", "leases")
 EVENT: Final = Kind("events.k8s.io/v1", "Event", "events")
 
 CHILDREN: Final = (
@@ -52,5 +53,5 @@ def kind_of(obj: Object) -> Kind:
 
 
 _BY_NAME = {
-    (kind.api_version, kind.kind): kind for kind in (PIPELINE_DEPLOYMENT, *CHILDREN, SECRET)
+    (kind.api_version, kind.kind): kind for kind in (PIPELINE_DEPLOYMENT, *CHILDREN, SECRET, LEASE)
 }

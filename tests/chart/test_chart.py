@@ -151,7 +151,11 @@ def test_two_operators_never_work_at_the_same_time():
 
 def test_a_namespaced_operator_has_no_rights_elsewhere():
     cluster = named("ClusterRole", "stageline", VALUES["namespaces"])
-    assert {verb for rule in cluster["rules"] for verb in rule["verbs"]} == {"list", "watch"}
+    everywhere = [rule for rule in cluster["rules"] if "resourceNames" not in rule]
+    assert {verb for rule in everywhere for verb in rule["verbs"]} == {"list", "watch"}
+    (named_alone,) = (rule for rule in cluster["rules"] if "resourceNames" in rule)
+    assert named_alone["resourceNames"] == ["pipelinedeployments.stageline.dev"]
+    assert named_alone["verbs"] == ["get"]
     assert {r for rule in cluster["rules"] for r in rule["resources"]} == {
         "namespaces", "customresourcedefinitions",
     }  # fmt: skip

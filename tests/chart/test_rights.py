@@ -23,7 +23,7 @@ from support.chart import NAMESPACE, named, rendered
 from support.fakenodes import FakeNodes
 from support.faultyproxy import FaultyProxy
 from support.kube import Server
-from support.operator import operating
+from support.operator import operating, serving_alone
 
 _PATH = re.compile(
     r"/(?:api|apis/(?P<group>[^/]+))/[^/]+(?:/namespaces/(?P<namespace>[^/]+))?"
@@ -72,7 +72,8 @@ async def everything_done(admin, mine, values):
         ):  # fmt: skip
             life = Life(client, proxy)
             try:
-                async with operating(Server(proxy.url), values.get("namespaces", ())):
+                mine = (Server(proxy.url), values.get("namespaces", ()))
+                async with serving_alone(*mine), operating(*mine):
                     await life.begins()
                     await life.goes_on()
                     await life.meets_others()

@@ -80,8 +80,9 @@ class Process:
 def start(tmp_path):
     with contextlib.ExitStack() as ends:
 
-        def start(*flags):
-            process = Process(tmp_path, *flags)
+        def start(*flags, folder=tmp_path):
+            folder.mkdir(exist_ok=True)
+            process = Process(folder, *flags)
             ends.callback(process.kill)
             return process
 
@@ -134,6 +135,29 @@ def _post(url, body):
     )
     with urllib.request.urlopen(request, timeout=5):
         pass
+
+
+async def test_a_second_operator_stands_by_until_the_first_has_ended(start, server, tmp_path):
+    ports = free_port(), free_port()
+    first, second = (
+        start(
+            f"--server={server.url}", f"--health-port={port}", "--health-host=127.0.0.1",
+            folder=tmp_path / str(port),
+        )
+        for port in ports
+    )  # fmt: skip
+    await until(lambda: "ok" in str(get(ports[0], "/readyz") or get(ports[1], "/readyz")), 60)
+    if get(ports[0], "/readyz")[0] != 200:
+        first, second, ports = second, first, ports[::-1]
+    await second.says("standing by: ")
+    status, text = get(ports[1], "/readyz")
+    assert status == 503
+    assert "holds the Lease stageline-operator in namespace default, and one operator" in text
+    assert get(ports[1], "/healthz")[0] == 200, "it would be restarted for nothing"
+    first.send(signal.SIGTERM)
+    await second.answers(ports[1], "/readyz", 200)
+    second.send(signal.SIGTERM)
+    assert await second.ended(STOPS_IN_SECONDS) == 0
 
 
 async def test_an_api_server_that_is_not_there_is_waited_for_and_said_once(start):

@@ -11,6 +11,7 @@ from stageline_operator.decide import decide as real_decide
 from stageline_operator.metrics import Metrics
 from stageline_operator.operator import Operator
 from stageline_operator.settings import RenderSettings
+from stageline_operator.turn import Turn
 
 STOPS_IN_SECONDS = 5.0
 
@@ -22,6 +23,21 @@ def connection(server):
     if server.token:
         made.api_key["BearerToken"] = f"Bearer {server.token}"
     return made
+
+
+@contextlib.asynccontextmanager
+async def serving_alone(server, namespaces=(), mine="operator-a"):
+    """Hold the Leases until the block ends; gives what holds them."""
+    cluster = KubeCluster(connection(server), Metrics().requested)
+    turn = Turn(cluster, namespaces, mine)
+    try:
+        async with asyncio.timeout(STOPS_IN_SECONDS):
+            await turn.wait()
+        await turn.wait()  # what is there already is renewed
+        yield turn
+    finally:
+        await turn.release()
+        await cluster.close()
 
 
 @contextlib.asynccontextmanager

@@ -66,4 +66,12 @@ readOnlyRootFilesystem: true
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
+# One operator at a time.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [stageline-operator]
+  verbs: [get, patch]
 {{- end }}
