@@ -48,7 +48,7 @@ _YARN = {
 }  # fmt: skip
 _LONGROPE = {
     "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 8,
-    "long_factor": [1.0 + place for place in range(8)], "original_max_position_embeddings": 64,
+    "long_factor": [1.0 + place for place in range(8)], "factor": 4.0,
 }  # fmt: skip
 _DEEPSEEK = {
     "num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 2, "topk_group": 1,
@@ -78,7 +78,12 @@ DECODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "phi3_longrope": (
         "Phi3ForCausalLM",
         "Phi3Config",
-        {**_LLAMA, "sliding_window": None, "rope_parameters": _LONGROPE},
+        {
+            **_LLAMA,
+            "sliding_window": None,
+            "rope_parameters": _LONGROPE,
+            "original_max_position_embeddings": 64,
+        },
     ),
     "gpt_neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig", {**_TEXT, "eos_token_id": 2}),
     "gpt2": ("GPT2LMHeadModel", "GPT2Config", _GPT2),
