@@ -7,6 +7,7 @@ ring turns, and ends every profile pod with a profile.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 import grpc
+import standin
 from access import Server, connected
 
 from stageline.v1 import pipeline_pb2 as pb
@@ -25,6 +27,8 @@ from stageline_worker.last_words import packed
 
 _PROFILE_PODS: Final = "app.kubernetes.io/component=profile"
 _LAYER_BYTES: Final = 200 << 20
+WORKER_PORT: Final = 7070
+"""Of every worker."""
 _START_SECONDS: Final = 30.0
 _OPTIONS: Final = (("grpc.http2.min_ping_interval_without_data_ms", 5_000),)  # as a worker's
 
@@ -35,11 +39,23 @@ class Pretence:
 
     stages: int = 4
     layers: int = 24
+    nodes: bool = False
+    """Whether nodes and their controllers are pretended as well (standin.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """Where the pretended workers are."""
+
+    process: int
+    """Its number."""
+    port: int
+    """On loopback."""
 
 
 @contextmanager
-def working(server: Server, pretence: Pretence) -> Iterator[int]:
-    """The workers, in a process of their own until the block ends; the loopback port of them."""
+def working(server: Server, pretence: Pretence) -> Iterator[Worked]:
+    """The workers, in a process of their own until the block ends."""
     spawn = get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=_main, args=(server, pretence, theirs), daemon=True)
@@ -47,7 +63,7 @@ def working(server: Server, pretence: Pretence) -> Iterator[int]:
     try:
         if not ours.poll(_START_SECONDS):
             raise SystemExit("the fake workers did not start")
-        yield ours.recv()
+        yield Worked(process.pid or 0, ours.recv())
     finally:
         process.terminate()
         process.join()
@@ -58,16 +74,29 @@ def _main(server: Server, pretence: Pretence, parent: Connection) -> None:
 
 
 async def _work(server: Server, pretence: Pretence, parent: Connection) -> None:
-    async with _leaders(pretence) as port, connected(server) as client:
+    address = _own_address() if pretence.nodes else "127.0.0.1"
+    port = WORKER_PORT if pretence.nodes else 0
+    async with (
+        _leaders(pretence, f"{address}:{port}") as port,
+        connected(server) as client,
+        asyncio.TaskGroup() as work,
+    ):
+        work.create_task(_end_profiles(client, profile(pretence.layers)))
+        if pretence.nodes:
+            work.create_task(standin.StandIn(client, address).run())
         parent.send(port)
-        await _end_profiles(client, profile(pretence.layers))
+
+
+def _own_address() -> str:
+    """One on loopback that nobody else listens on."""
+    return ".".join(("127", *(str(1 + secrets.randbelow(250)) for _ in range(3))))
 
 
 @asynccontextmanager
-async def _leaders(pretence: Pretence) -> AsyncIterator[int]:
+async def _leaders(pretence: Pretence, address: str) -> AsyncIterator[int]:
     server = grpc.aio.server(options=_OPTIONS)
     services.add_PipelineServicer_to_server(_Leaders(pretence), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(address)
     await server.start()
     try:
         yield port

@@ -48,7 +48,7 @@ def test_the_profile_that_the_fake_worker_takes_can_be_planned_from(bench):
 
 
 def test_the_floors_objects_are_those_of_the_operator_without_what_others_put_into_them(bench):
-    afresh = bench("scale").afresh
+    afresh = bench("fleet").afresh
     metadata = {"name": "x", "labels": {"a": "b"}}
     seen = metadata | {"uid": "u", "resourceVersion": "7", "namespace": "n", "ownerReferences": [1]}
     pod = {"kind": "Pod", "metadata": seen, "spec": {"nodeName": "n", "hostname": "x"},
@@ -71,8 +71,22 @@ def test_a_figure_over_its_target_is_called_so(bench):
 def test_calls_are_counted_from_the_operators_own_metrics(bench):
     watched, metrics = bench("watched"), importlib.import_module("stageline_operator.metrics")
     counted = metrics.Metrics()
-    for verb, kind, code in (("POST", "pods", 201), ("POST", "pods", 409), ("GET", "pods", 200)):
+    for verb, kind, code in (
+        ("POST", "pods", 201), ("POST", "pods", 409), ("GET", "pods", 200), ("PUT", "leases", 200),
+    ):  # fmt: skip
         counted.requested(verb, kind, code)
     calls = watched.read_calls(counted.text().decode())
     assert calls == Counter({("POST", "pods"): 2, ("GET", "pods"): 1})
     assert watched.writes(calls) == 2
+
+
+def test_what_processes_cost_is_told_a_resource_the_dearest_first(bench):
+    cost = bench("cost")
+    columns = {"ours": cost.Cost({"a": 100, "b": 400}), "floor": cost.Cost({"a": 50})}
+    assert cost.table(columns, 10).splitlines() == [
+        "| CPU a resource, ms | ours | floor |",
+        "|---|---:|---:|",
+        "| b | 40 | 0 |",
+        "| a | 10 | 5 |",
+        "| together | 50 | 5 |",
+    ]
