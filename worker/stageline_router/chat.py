@@ -27,37 +27,32 @@ from stageline_router.tensors import Input
 _TEMPLATE = "chat_template.jinja"
 _CONFIG = "tokenizer_config.json"
 _LARGEST = 16 << 20  # bytes
-_TOKENS = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-)
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # names of one thing, the first is ours
 _MOST_MESSAGES = 4096
 
 Message = dict[str, Any]
 
 
+class DamagedTemplate(ValueError):
+    """What lies beside the model cannot be used; the message is a sentence."""
+
+
 class ChatTemplate:
     """`tokens` are the model's special tokens by their names, as templates know them."""
 
     def __init__(self, template: str, tokens: Mapping[str, str]) -> None:
-        """Raises ValueError when it is no template."""
+        """Raises DamagedTemplate."""
         try:
             self._template = _environment().from_string(template)
         except (jinja2.TemplateError, RecursionError) as error:
-            raise ValueError(f"it is no chat template: {error}") from None
+            raise DamagedTemplate(f"it is no chat template: {error}") from None
         self._tokens = dict(tokens)
 
     @classmethod
     def load(cls, uri: str) -> ChatTemplate | None:
         """Of the model at `uri`: a folder, file://, hf:// or s3://; None when it has none.
 
-        Raises ValueError, a sentence, when a file is damaged or cannot be had.
+        Raises DamagedTemplate, and another ValueError when a file cannot be had.
         """
         own = read_beside(uri, _TEMPLATE, _LARGEST)
         written = read_beside(uri, _CONFIG, _LARGEST)
@@ -67,8 +62,8 @@ class ChatTemplate:
             return None
         try:
             return cls(template, _special_tokens(config))
-        except ValueError as error:
-            raise ValueError(
+        except DamagedTemplate as error:
+            raise DamagedTemplate(
                 f"{_TEMPLATE if own is not None else _CONFIG} of {uri}: {error}"
             ) from None
 
@@ -134,9 +129,9 @@ def _config(uri: str, data: bytes) -> dict[str, Any]:
     try:
         config = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{uri}/{_CONFIG} is no JSON: {error}") from None
+        raise DamagedTemplate(f"{uri}/{_CONFIG} is no JSON: {error}") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{uri}/{_CONFIG} is no JSON object")
+        raise DamagedTemplate(f"{uri}/{_CONFIG} is no JSON object")
     return config
 
 
@@ -144,14 +139,16 @@ def _template_of(config: Mapping[str, Any]) -> str | None:
     """One template, or of several that have names the default one."""
     found = config.get("chat_template")
     if isinstance(found, list):
-        named = {each["name"]: each["template"] for each in found if isinstance(each, dict)}
+        named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
         found = named.get("default")
     return found if isinstance(found, str) else None
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """Everything that is called a token; a model may have more of them than others."""
     more = config.get("extra_special_tokens")
-    given = {name: config.get(name) for name in _TOKENS} | (more if isinstance(more, dict) else {})
+    given = {name: value for name, value in config.items() if name.endswith("_token")}
+    given |= more if isinstance(more, dict) else {}
     texts = {name: t.get("content") if isinstance(t, dict) else t for name, t in given.items()}
     return {name: text for name, text in texts.items() if isinstance(text, str)}
 

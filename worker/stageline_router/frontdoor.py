@@ -202,8 +202,8 @@ class FrontDoor:
             raise Invalid("give text_input or messages, not both")
         if self.template is None:
             raise Invalid(
-                f"{self.model} has no chat template beside its weights, so it takes no messages: "
-                "send text_input"
+                f"{self.model} has no chat template that can be used beside its weights, so it "
+                "takes no messages: send text_input"
             )
         text = self.template.render(read_messages(given[MESSAGES]))
         return encode_prompt(MESSAGES, text, tokenizer, asked.info, bare=True)

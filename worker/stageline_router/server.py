@@ -15,7 +15,7 @@ from stageline.pool import POOL
 from stageline_api.documents import RouterDocument
 from stageline_router.admission import Admission
 from stageline_router.batcher import Batcher
-from stageline_router.chat import ChatTemplate
+from stageline_router.chat import ChatTemplate, DamagedTemplate
 from stageline_router.dial import Dial
 from stageline_router.doorkeeper import Doorkeeper, front_credentials
 from stageline_router.frontdoor import FrontDoor
@@ -83,7 +83,7 @@ class RouterServer:
         document, folders = self.document, self._folders
         try:
             tokenizer = Tokenizer.load(document.uri)
-            template = ChatTemplate.load(document.uri) if tokenizer else None
+            template = _chat_template(document.uri) if tokenizer else None
             front = front_credentials(folders.tls) if folders.tls else None
             keepers = [Doorkeeper(folders.tokens)] if folders.tokens else []
         except ValueError as error:
@@ -174,3 +174,12 @@ def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredent
             f"{address} cannot be bound: it is in use, or not an address of this machine"
         )
     return f"{host}:{port}"
+
+
+def _chat_template(uri: str) -> ChatTemplate | None:
+    """One that is damaged is no reason to serve no text."""
+    try:
+        return ChatTemplate.load(uri)
+    except DamagedTemplate as error:
+        log("chat_template_refused", reason=error)
+        return None
