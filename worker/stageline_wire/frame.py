@@ -38,10 +38,10 @@ class Kind(IntEnum):
     """What a frame is for. 1-15 pass between stages, 16-31 between router and leader."""
 
     HELLO = 1  # first on a link: who calls, in which session
-    WELCOME = 2  # the answer: how many microbatches may be in flight (credits)
+    WELCOME = 2  # the answer: how much may be in flight (credits)
     MICROBATCH = 3  # activations for the next stage
     RESULT = 4  # outputs or tokens, last stage to leader
-    CREDIT = 5  # a microbatch was taken off the link
+    CREDIT = 5  # microbatches were taken off the link
     END = 6  # the sender is done; sent back as the acknowledgement
 
     INFER = 16  # router to leader: tensors of one microbatch

@@ -7,21 +7,31 @@ import threading
 from stageline_wire import Frame, FrameError
 from stageline_worker.transport.seam import LinkError
 
-CREDITS = 4
-"""Frames on their way on one link, at most."""
+WINDOW = 64
+"""Credits of one link. A frame costs one for each 64 KiB of its tensors, but no more than 16: 4 MiB
+may be on their way, or four frames if these are larger."""
+_UNIT = 64 << 10
+_MOST_OF_A_FRAME = 16
 _MOST = 1024
+_QUIET = 0.1  # seconds
 
 
-def granted(frame: Frame, key: str) -> int:
+def price(frame: Frame) -> int:
+    """What it costs to send this frame, in credits."""
+    size = sum(len(tensor.data) for tensor in frame.tensors)
+    return min(_MOST_OF_A_FRAME, 1 + size // _UNIT)
+
+
+def granted(frame: Frame) -> int:
     """The number of credits in WELCOME or CREDIT. Raises FrameError."""
-    value = frame.meta.get(key)
+    value = frame.meta.get("credits")
     if not isinstance(value, int) or not 0 < value <= _MOST:
-        raise FrameError(f"a {frame.kind.name} frame says {key}: {value!r}")
+        raise FrameError(f"a {frame.kind.name} frame says credits: {value!r}")
     return value
 
 
 class Credits:
-    """The sender's side: `take` before each frame, `give` for each that the receiver took off."""
+    """The sender's side: `take` before each frame, `give` when the receiver has taken some off."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -33,13 +43,13 @@ class Credits:
             self._free += count
             self._condition.notify_all()
 
-    def take(self) -> None:
-        """Wait for a credit and use it. Raises LinkError with the reason given to `break_off`."""
+    def take(self, count: int) -> None:
+        """Wait for credits and use them. Raises LinkError with the reason given to `break_off`."""
         with self._condition:
-            self._condition.wait_for(lambda: self._free > 0 or self._broken is not None)
+            self._condition.wait_for(lambda: self._free >= count or self._broken is not None)
             if self._broken is not None:
                 raise LinkError(self._broken)
-            self._free -= 1
+            self._free -= count
 
     def break_off(self, reason: str) -> bool:
         """No frame may follow. False when the link was broken off before."""
@@ -52,32 +62,31 @@ class Credits:
 
 
 class Debt:
-    """The receiver's side: how many frames wait, and when credits are worth a message.
+    """The receiver's side: what came and was not paid for, and when credits are worth a message.
 
-    Credits go back in groups of half the window: half the messages, and the sender never idles
-    while the receiver keeps up.
+    They go back in groups of half the window: few messages, and the sender never idles while the
+    receiver keeps up. On a quiet link they go back sooner, for they also tell how long a hop takes.
     """
 
-    def __init__(self, credits: int) -> None:
-        self._credits = credits
-        self._group = max(1, credits // 2)
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._unpaid = 0
         self._outstanding = 0
+        self._paid = 0.0
 
-    def arrived(self) -> None:
-        """Raises LinkError when the sender had no credit for this frame."""
+    def arrived(self, frame: Frame) -> None:
+        """Raises LinkError when the sender had no credits for this frame."""
         with self._lock:
-            self._outstanding += 1
-            if self._outstanding > self._credits:
-                raise LinkError(f"it was sent more frames than its {self._credits} credits allow")
+            self._outstanding += price(frame)
+            if self._outstanding > WINDOW:
+                raise LinkError(f"it was sent more than its {WINDOW} credits allow")
 
-    def taken(self) -> int:
+    def taken(self, frame: Frame, now: float) -> int:
         """A frame was received: the number of credits to give back now, often 0."""
         with self._lock:
-            self._unpaid += 1
-            if self._unpaid < self._group:
+            self._unpaid += price(frame)
+            if self._unpaid < WINDOW // 2 and now - self._paid < _QUIET:
                 return 0
-            count, self._unpaid = self._unpaid, 0
+            count, self._unpaid, self._paid = self._unpaid, 0, now
             self._outstanding -= count
             return count

@@ -16,7 +16,7 @@ import grpc
 
 from stageline_wire import Frame, FrameError, Kind, decode, encode
 from stageline_wire.credentials import Credentials
-from stageline_worker.transport.credits import CREDITS, Debt
+from stageline_worker.transport.credits import WINDOW, Debt
 from stageline_worker.transport.grpc_outlet import METHOD, GrpcOutlet
 from stageline_worker.transport.seam import (
     Accept,
@@ -34,7 +34,7 @@ class GrpcInlet:
     def __init__(self, session: int, refusals: Refusals) -> None:
         self._session = session
         self._refusals = refusals
-        self._debt = Debt(CREDITS)
+        self._debt = Debt()
         self._arrived: SimpleQueue[tuple[Frame, float] | LinkError | None] = SimpleQueue()
         self._replies: SimpleQueue[Frame | None] = SimpleQueue()
         self._error: LinkError | None = None
@@ -53,9 +53,9 @@ class GrpcInlet:
             self._error = item
             raise item
         frame, since = item
-        if count := self._debt.taken():
-            held = time.monotonic() - since
-            meta = {"taken": count, "held": held}
+        now = time.monotonic()
+        if count := self._debt.taken(frame, now):
+            meta = {"credits": count, "held": now - since}
             self._replies.put(Frame(Kind.CREDIT, self._session, frame.sequence, meta))
         return frame
 
@@ -87,7 +87,7 @@ class GrpcInlet:
 
     def replies(self) -> Iterator[bytes]:
         """What goes back to the sender (the server's thread)."""
-        yield b"".join(encode(Frame(Kind.WELCOME, self._session, meta={"credits": CREDITS})))
+        yield b"".join(encode(Frame(Kind.WELCOME, self._session, meta={"credits": WINDOW})))
         while (frame := self._replies.get()) is not None:
             yield b"".join(encode(frame))
 
@@ -104,7 +104,7 @@ class GrpcInlet:
         if frame.session != self._session:
             self._refusals.add(f"a frame of session {frame.session} came in {self._session}")
             return
-        self._debt.arrived()
+        self._debt.arrived(frame)
         self._arrived.put((frame, time.monotonic()))
 
 

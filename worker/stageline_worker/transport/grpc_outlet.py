@@ -18,7 +18,7 @@ import grpc
 from stageline_wire import Frame, FrameError, Kind, decode, encode
 from stageline_wire.credentials import Credentials
 from stageline_worker.channel import open_channel
-from stageline_worker.transport.credits import Credits, granted
+from stageline_worker.transport.credits import Credits, granted, price
 from stageline_worker.transport.seam import LinkError
 
 METHOD = "/stageline.v1.Relay/Link"
@@ -65,7 +65,7 @@ class GrpcOutlet:
             raise LinkError(self._reason if in_time else late)
 
     def send(self, frame: Frame) -> None:
-        self._credits.take()
+        self._credits.take(price(frame))
         self._sent[frame.sequence] = time.monotonic()
         self._outgoing.put(frame)
 
@@ -106,12 +106,12 @@ class GrpcOutlet:
     def _take(self, frame: Frame) -> None:
         match frame.kind:
             case Kind.WELCOME:
-                self._credits.give(granted(frame, "credits"))
+                self._credits.give(granted(frame))
                 self._is_welcome = True
                 self._answered.set()
             case Kind.CREDIT:
                 self._measure(frame)
-                self._credits.give(granted(frame, "taken"))
+                self._credits.give(granted(frame))
             case Kind.END:
                 self._acknowledged = True
                 self._over.set()

@@ -2,8 +2,8 @@
 
 Small frames lie one after another in a block, so that one read may bring several. A large frame
 has a block of its own. Either way a frame's tensors are views of the block; a block is used again
-when nothing refers to it any more. A frame that says it is large gets no more memory than twice
-what has come of it, so a lie costs its sender as much as us.
+when nothing refers to it any more. A frame that says it is larger than any that came gets no more
+memory than twice what has come of it, so a lie costs its sender as much as us.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class FrameReader:
         self._start = 0
         self._end = 0
         self._size = 0
+        self._believed = _FIRST
         self._was_large = False
 
     def next(self) -> Frame | None:
@@ -61,8 +62,9 @@ class FrameReader:
         if not self._size or self._end - self._start < padded(self._size):
             return None
         frame = decode(self._block.view(self._start, self._start + self._size))
-        self._start += padded(self._size)
-        self._was_large, self._size = self._size > _SMALL, 0
+        self._start += (length := padded(self._size))
+        self._believed = max(self._believed, length)
+        self._was_large, self._size = length > _SMALL, 0
         return frame
 
     def _begin(self) -> None:
@@ -71,14 +73,14 @@ class FrameReader:
             raise FrameError(f"a frame says it has {size} bytes, this link takes {self.most}")
         self._size, self.largest = size, max(size, self.largest)
         if (length := padded(size)) > _SMALL:
-            self._move_to(self._blocks.find(length) or self._blocks.add(min(length, _FIRST)))
+            self._move_to(self._own(length, self._believed))
 
     def _room(self) -> memoryview:
         """Where the next bytes go. What follows a large frame is left for a block of its own."""
         length = padded(self._size)
         if length > _SMALL:
             if self._end == self._block.size:
-                self._move_to(self._blocks.add(min(length, 2 * self._end)))
+                self._move_to(self._own(length, 2 * self._end))
             return self._block.view(self._end, min(length, self._block.size))
         needed = length or HEADER_LENGTH
         if self._start + needed > self._block.size or self._block.size > _SMALL:
@@ -88,6 +90,10 @@ class FrameReader:
         return self._block.view(
             self._end, self._start + HEADER_LENGTH if only_header else self._block.size
         )
+
+    def _own(self, length: int, most: int) -> _Block:
+        """For a large frame, or its beginning. Only whole ones are worth keeping."""
+        return self._blocks.take(length) if length <= most else _Block(most)
 
     def _move_to(self, block: _Block) -> None:
         came = self._end - self._start
@@ -119,23 +125,18 @@ class _Blocks:
     def __init__(self) -> None:
         self._all: list[_Block] = []
 
-    def find(self, size: int) -> _Block | None:
-        """One that nothing refers to, of at least this size but not far more."""
+    def take(self, size: int) -> _Block:
+        """One that nothing refers to, of at least this size but not far more, or a new one.
+
+        The oldest are given up for it; whoever looks at one keeps it.
+        """
         for block in self._all:
             if size <= block.size <= 2 * size and block.is_free:
                 return block
-        return None
-
-    def add(self, size: int) -> _Block:
-        """A new one. The oldest are given up; whoever looks at one keeps it."""
         self._all.append(_Block(size))
         while len(self._all) > _KEPT_BLOCKS or sum(b.size for b in self._all[1:]) > _KEPT_BYTES:
             del self._all[0]
         return self._all[-1]
-
-    def take(self, size: int) -> _Block:
-        """One that was there, or a new one."""
-        return self.find(size) or self.add(size)
 
 
 def padded(length: int) -> int:

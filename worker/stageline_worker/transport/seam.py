@@ -1,8 +1,8 @@
 """What a hop is to the ring, whatever carries it.
 
 A link has one direction: the dialing stage holds its `Outlet`, the accepting stage its `Inlet`.
-Frames arrive whole and in order. At most `credits` frames are sent and not yet received, so a
-slow stage holds its predecessor back instead of filling memory. A link ends with END and its
+Frames arrive whole and in order. Only so much as there are credits for is sent and not yet
+received, so a slow stage holds its predecessor back instead of filling memory. A link ends with END and its
 acknowledgement; one that ends otherwise is broken, and both ends learn it as a `LinkError`.
 
 A transport calls `Accept` for each link that comes in; it may block for a moment, and refuses by
@@ -63,7 +63,7 @@ class Outlet(Protocol):
         ...
 
     def send(self, frame: Frame) -> None:
-        """Queue a frame, waiting for a credit. Its tensors must not change afterwards.
+        """Queue a frame, waiting for credits. Its tensors must not change afterwards.
 
         Raises LinkError when the link is broken or gets closed while this waits.
         """

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 
 from stageline_wire import Frame, FrameError, Kind, encode
 from stageline_worker.transport.backlog import Backlog
-from stageline_worker.transport.credits import CREDITS, Debt
+from stageline_worker.transport.credits import WINDOW, Debt
 from stageline_worker.transport.reading import FrameReader
 from stageline_worker.transport.seam import LinkEnded, LinkError, Refusals
 from stageline_worker.transport.wire import READABLE, Waker, Wire, milliseconds
@@ -35,7 +35,7 @@ class SocketInlet:
         self._session = session
         self._refusals = refusals
         self._backlog = Backlog(wire)
-        self._debt = Debt(CREDITS)
+        self._debt = Debt()
         self._waker = Waker()
         self._poll = select.poll()
         self._poll.register(self._waker.fileno(), select.POLLIN)
@@ -64,17 +64,18 @@ class SocketInlet:
 
     def welcome(self) -> None:
         """Tell the other end that it may send."""
-        self._say(Frame(Kind.WELCOME, self._session, meta={"credits": CREDITS}))
+        self._say(Frame(Kind.WELCOME, self._session, meta={"credits": WINDOW}))
 
     def hang_up(self) -> None:
         """Without a word, as if this process were gone."""
         self._wire.shutdown()
 
     def _take(self, frame: Frame, since: float | None) -> Frame:
-        if count := self._debt.taken():
+        now = time.monotonic()
+        if count := self._debt.taken(frame, now):
             # A frame that was here before anybody looked tells nothing of the way it took.
-            held = {} if since is None else {"held": time.monotonic() - since}
-            meta = {"taken": count, **held}
+            held = {} if since is None else {"held": now - since}
+            meta = {"credits": count, **held}
             self._say(Frame(Kind.CREDIT, self._session, frame.sequence, meta))
         return frame
 
@@ -100,7 +101,7 @@ class SocketInlet:
         try:
             while self._error is None and (frame := self._frames.next()) is not None:
                 if self._is_ours(frame):
-                    self._debt.arrived()
+                    self._debt.arrived(frame)
                     return frame
         except FrameError as bad:
             self._refusals.add(str(bad))

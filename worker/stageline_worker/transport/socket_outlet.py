@@ -18,7 +18,7 @@ from typing import Final
 from stageline_wire import Frame, FrameError, Kind, encode
 from stageline_wire.credentials import Credentials
 from stageline_worker.transport.backlog import Backlog
-from stageline_worker.transport.credits import granted
+from stageline_worker.transport.credits import granted, price
 from stageline_worker.transport.dialing import connect
 from stageline_worker.transport.reading import FrameReader
 from stageline_worker.transport.seam import LinkError, LinkUnreached
@@ -66,7 +66,7 @@ class SocketOutlet:
         self._hops: deque[float] = deque(maxlen=_HOPS)
         self._wants_sample = False
         self._next_sample = 0.0
-        self._sending = threading.Lock()  # held while a credit is waited for
+        self._sending = threading.Lock()  # held while credits are waited for
         self._writing, self._reading, self._breaking = (threading.Lock() for _ in range(3))
         name = f"outlet-{address}"
         threading.Thread(target=self._run, args=(hello,), name=name, daemon=True).start()
@@ -85,7 +85,7 @@ class SocketOutlet:
 
     def send(self, frame: Frame) -> None:
         with self._sending:
-            self._take_credit()
+            self._take_credits(price(frame))
             self._sent[frame.sequence] = now = time.monotonic()
             self._write(frame)
         if now >= self._next_sample and not self._wants_sample:
@@ -107,17 +107,20 @@ class SocketOutlet:
         self._break_off(LinkError(_CLOSED))
         self._waker.wake()
 
-    def _take_credit(self) -> None:
+    def _take_credits(self, count: int) -> None:
         has_waited = False
-        while self._broken is not None or self._used >= self._granted:
+        while self._broken is not None or self._granted - self._used < count:
             if self._broken is not None:
                 raise LinkError(str(self._broken))
             self._starves = True
-            if not self._read(timely=has_waited, starves=True) and self._used >= self._granted:
+            if (
+                not self._read(timely=has_waited, starves=True)
+                and self._granted - self._used < count
+            ):
                 self._await_reply()
                 has_waited = True
         self._starves = False
-        self._used += 1
+        self._used += count
 
     def _await_reply(self) -> None:
         assert self._wire is not None, "a link carries frames only after connect"
@@ -147,7 +150,7 @@ class SocketOutlet:
     def _take(self, frame: Frame, *, timely: bool) -> None:
         match frame.kind:
             case Kind.CREDIT:
-                self._granted += granted(frame, "taken")
+                self._granted += granted(frame)
                 self._measure(frame, timely=timely)
             case Kind.END:
                 self._acknowledged = "reason" not in frame.meta
@@ -224,7 +227,7 @@ class SocketOutlet:
             raise LinkError(str(frame.meta.get("reason", "it was refused")))
         if frame.kind is not Kind.WELCOME:
             raise FrameError(f"a {frame.kind.name} frame came in place of WELCOME")
-        self._granted = granted(frame, "credits")
+        self._granted = granted(frame)
         self._is_welcome = True
         self._answered.set()
 
