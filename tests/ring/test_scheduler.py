@@ -111,6 +111,17 @@ def test_groups_of_which_some_ended_grow_together_again():
     assert len(ring.next().keys) == 4, "seven of them: four and, with what is left over, three"
 
 
+def test_the_lowest_free_slot_is_given_and_those_that_decode_lie_in_its_order():
+    ring = scheduler(slots=4, groups=1, chunk=99)
+    decoding(ring, [1, 2, 3])
+    ring.cancel(2)
+    ring.add(prompt(4))
+    back(ring, ring.next())
+    step = ring.next()
+    assert step.keys == (1, 4, 3)
+    assert [segment.slot for segment in step.segments] == [0, 1, 2]
+
+
 def test_few_sequences_make_no_more_groups_than_they_are():
     ring = scheduler(slots=9, groups=4)
     decoding(ring, [1, 2])
