@@ -50,7 +50,8 @@ def decide(observed: Observed, settings: RenderSettings, now: datetime) -> Decis
         planned, create = replace(planned, refused=error.reason, message=str(error)), ()
     told = status(at, planned, healing, "", now)
     return Decision(
-        apply=unlike(observed, (*known.secrets, *children)),
+        first=unlike(observed, known.authority),
+        apply=unlike(observed, (*known.held, *children)),
         patch=(*pods.relabelled(at), *routers_to_wake(observed, children)),
         delete=(
             *pods.to_go(at, healing, planned, now),

@@ -44,6 +44,8 @@ class Notice:
 class Decision:
     """Everything that one reconcile does, in the order of the fields."""
 
+    first: tuple[Object, ...] = ()
+    """As `apply`, and recorded before anything that rests on it."""
     apply: tuple[Object, ...] = ()
     """Children to make or to bring back to what they should be, by server-side apply."""
     patch: tuple[Patch, ...] = ()

@@ -24,7 +24,9 @@ _RENEWED: Final = (
 class Identities:
     """None of it for a resource whose stages ask nobody for a certificate."""
 
-    secrets: tuple[Object, ...] = ()
+    authority: tuple[Object, ...] = ()
+    held: tuple[Object, ...] = ()
+    """Of its certificates, which are given once it is recorded."""
     again: float | None = None
     """Seconds until one of them is to be followed by another."""
     notices: tuple[Notice, ...] = ()
@@ -38,18 +40,19 @@ def identities(at: Situation, current: RevisionRecord | None, now: datetime) -> 
     if not any(record is not None and record.tls for record in records):
         return Identities()
     owner, there = at.owner, at.observed.of(SECRET)
-    authority = render.secret_data(there.get(names.authority(owner)))
+    place = (SECRET, names.authority(owner))
+    if place in at.observed.taken or place in at.observed.refused:
+        return Identities()
+    authority = render.secret_data(there.get(place[1]))
     held = {role: render.secret_data(there.get(names.certificate(owner, role))) for role in HOLDERS}
     known = {role: data for role, data in held.items() if data is not None}
     resource = at.observed.resource
     wanted = certificates(authority, known, f"{resource['metadata']['namespace']}/{owner}", now)
-    secrets = (
-        render.authority_secret(resource, wanted.authority.data),
-        *(render.certificate_secret(resource, role, wanted.held[role]) for role in HOLDERS),
-    )
+    given = (render.certificate_secret(resource, role, wanted.held[role]) for role in HOLDERS)
     told = Notice("Warning", "CertificatesReplaced", _RENEWED.format(owner), "Replace")
     return Identities(
-        tuple(map(stamped, secrets)),
+        (stamped(render.authority_secret(resource, wanted.authority.data)),),
+        tuple(map(stamped, given)),
         max((wanted.again - now).total_seconds(), 0.0),
         (told,) if wanted.broken else (),
     )

@@ -20,6 +20,9 @@ from stageline_operator.quarrels import Quarrel
 ASK_AGAIN_SECONDS: Final = 30.0
 """After which a taken name or a refusal is tried again: nothing tells us when it is mended."""
 
+LEAVING_SECONDS: Final = 2.0
+"""The same, of what was a resource's whose name ours has now: garbage collection takes it."""
+
 _SLOW_SECONDS: Final = 0.25
 """Of a reconcile's writes: an API server that takes longer has enough to do."""
 _PATIENCE: Final = 20.0
@@ -67,10 +70,12 @@ class Memory:
         """Children that the API server refused, and its sentences."""
         return _standing(self._refused, now)
 
-    def was_taken(self, child: Child, obj: Object, now: float) -> None:
-        """The name is that of `obj`, which is not ours."""
+    def was_taken(self, child: Child, obj: Object, now: float, *, leaving: bool) -> None:
+        """The name is that of `obj`, which is not ours, and may be `leaving`."""
         self.obstacles += 1
-        self._taken[child] = Obstacle(whose(obj), now + ASK_AGAIN_SECONDS)
+        patience = LEAVING_SECONDS if leaving else ASK_AGAIN_SECONDS
+        owner = f"an earlier {whose(obj)}" if leaving else whose(obj)
+        self._taken[child] = Obstacle(owner, now + patience)
 
     def was_refused(self, child: Child, sentence: str, now: float) -> None:
         """The API server will not have it."""

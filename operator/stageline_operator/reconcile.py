@@ -2,7 +2,8 @@
 
 1. What the cache knows of the resource; nothing is done about one that is gone or going.
 2. The decision, a pure function of what was seen.
-3. Children are made or brought back, and pods patched, all together.
+3. Children are made or brought back, and pods patched, all together; before them only what must
+   never be lost once they are there.
 4. Children that are to go are deleted.
 5. Pods are created.
 6. When a name turned out to be somebody else's, or the server refused a child: decide once more,
@@ -24,6 +25,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Final
 
 from stageline_operator.cache import Cache, Child, Key, key_of
@@ -144,7 +146,8 @@ class _Execution:
         """Whether the decision stands; otherwise decide anew with what the memory knows now."""
         before = self._memory.obstacles
         steps: tuple[Iterable[Awaitable[None]], ...] = (
-            [*map(self._apply, decision.apply), *map(self._patch, decision.patch)],
+            map(self._apply, decision.first),
+            chain(map(self._apply, decision.apply), map(self._patch, decision.patch)),
             map(self._delete, decision.delete),
             map(self._create, decision.create),
         )
@@ -260,13 +263,10 @@ class _Execution:
         if self._memory.is_ours(obj, self._observed.resource):
             self._answered(obj)
             self._unforeseen.append(f"{_called(child)} was there already")
-        elif child[0] not in CHILDREN and key_of(obj) == self._key:
-            # Nobody tells when it goes, as it will: its owner had our name, and is gone.
-            self._unforeseen.append(
-                f"{_called(child)} of an earlier {self._key.name} is still there"
-            )
         else:
-            self._memory.was_taken(child, obj, _now())
+            # Nobody tells when a child goes that is not watched: it is asked for more often.
+            leaving = child[0] not in CHILDREN and key_of(obj) == self._key
+            self._memory.was_taken(child, obj, _now(), leaving=leaving)
 
     async def _look_at(self, child: Child, error: ClusterError) -> None:
         """What we believed of a child was wrong: learn what is so."""

@@ -17,7 +17,7 @@ import pytest
 from stageline_api.crd import crd
 from stageline_local.apiserver import served
 from stageline_local.client import ApiError, Client
-from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, POD
+from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, POD, SECRET
 from stageline_operator.labels import OWNER
 from support.chart import NAMESPACE, named, rendered
 from support.fakenodes import FakeNodes
@@ -122,7 +122,7 @@ class Life:
             await self.makes_it("GET", kind.path(_OWN, taken), self.create(owner))
 
     async def ends(self):
-        for kind in (PIPELINE_DEPLOYMENT, *CHILDREN):
+        for kind in (PIPELINE_DEPLOYMENT, *CHILDREN, SECRET):
             for obj in await self.client.list(kind.path(_OWN)):
                 grace = 0 if kind == POD else None
                 with contextlib.suppress(ApiError):

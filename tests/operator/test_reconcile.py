@@ -475,6 +475,7 @@ async def test_whatever_request_fails_the_end_is_the_same(at):
 
 def test_a_decision_has_no_field_that_reconciling_does_not_know():
     known = {
-        "apply", "patch", "delete", "create", "status", "status_waits", "notices", "deeds", "again",
+        "first", "apply", "patch", "delete", "create", "status", "status_waits", "notices", "deeds",
+        "again",
     }  # fmt: skip
     assert {field.name for field in dataclasses.fields(Decision)} == known

@@ -106,6 +106,12 @@ class FakeNodes:
         """What becomes of pods of this name, those that are there and those to come."""
         self._change(lambda: self._fates.append((pattern, fate)))
 
+    def mend(self, pattern: str) -> None:
+        """The cause is gone: what was said by `fate` of this pattern holds no more."""
+        self._change(
+            lambda: setattr(self, "_fates", [one for one in self._fates if one[0] != pattern])
+        )
+
     def ring(
         self,
         pattern: str,
@@ -195,6 +201,9 @@ class FakeNodes:
             if not task.cancelled() and (error := task.exception()) is not None:
                 self._errors.append(error)
 
+        if self._stopped.is_set():  # a timer that was set before
+            work.close()
+            return
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(over)
@@ -273,7 +282,8 @@ class FakeNodes:
             try:
                 await self._step(pod, self._fate_of(pod))
             except ApiError as error:
-                if error.status not in (404, 409):  # then it is gone, or another: its event comes
+                # It may be gone, or another, and its event comes; or its Secret is not there yet.
+                if error.status != 409:
                     self._loop.call_later(_RETRY, self._look_at, pod)
         self._report(pod)
 

@@ -53,7 +53,7 @@ class World:
 
     def effects(self, decision: Decision) -> Iterator[tuple[Effect, Callable[[], None]]]:
         """Each write of a decision, in order, and what it does."""
-        for obj in decision.apply:
+        for obj in (*decision.first, *decision.apply):
             yield ("apply", obj["metadata"]["name"]), lambda obj=obj: self.put(obj)
         for patch in decision.patch:
             yield ("patch", patch.name), lambda patch=patch: self._patch(patch)

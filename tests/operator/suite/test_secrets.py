@@ -1,6 +1,7 @@
 """The Secrets of a resource: made, read by name, brought back, and gone with it."""
 
 import base64
+import json
 
 import pytest
 
@@ -128,3 +129,33 @@ async def test_without_tls_there_are_none_and_a_change_of_mind_is_a_rollout(worl
         assert stages.isdisjoint(before), "no stage speaks both"
         routers = {name for name in before if "router" in name}
         assert routers <= set(await world.list(POD)), "a router speaks to either"
+
+
+async def test_what_an_earlier_one_has_left_is_waited_for(world):
+    """Garbage collection takes it, and nobody tells the operator when."""
+    resource = await world.create()
+    left = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": "llama-ca",
+            "ownerReferences": [
+                {
+                    **{key: resource[key] for key in ("apiVersion", "kind")},
+                    "name": "llama",
+                    "uid": "00000000-0000-0000-0000-000000000000",
+                    "controller": True,
+                }
+            ],
+        },
+    }
+    await world.client.create(SECRET.path(world.namespace), left)
+    async with world.operating():
+
+        async def is_told():
+            told = json.dumps((await world.get(PIPELINE_DEPLOYMENT, "llama")).get("status"))
+            return "Secret llama-ca is an earlier PipelineDeployment llama's" in told
+
+        await world.eventually(is_told, "status says what is in the way")
+        await world.delete(SECRET, "llama-ca")
+        await world.settled(seconds=10)
