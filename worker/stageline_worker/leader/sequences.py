@@ -20,8 +20,7 @@ class Suspicion:
     """
 
     landed: int = 0  # how far its microbatches came back, in any session
-    mark: int = 0  # the same at the last loss
-    losses: int = 0
+    losses: int = 0  # since it last got further
 
     @property
     def suspected(self) -> bool:
@@ -33,19 +32,16 @@ class Suspicion:
 
     def suspect(self) -> None:
         """Something it was part of went wrong: it must show that it was not at fault."""
-        self.losses, self.mark = LOSSES - 1, self.landed
+        self.losses = LOSSES - 1
 
     def lost(self) -> None:
         """A session was lost with it in the ring."""
-        self.losses = 1 if self.landed > self.mark else self.losses + 1
-        self.mark = self.landed
+        self.losses += 1
 
     def back(self, end: int) -> None:
         """Its tokens before `end` have been round."""
         if end > self.landed:
-            self.landed = end
-            if end > self.mark:
-                self.losses = 0
+            self.landed, self.losses = end, 0
 
 
 @dataclass(slots=True, eq=False)
