@@ -38,6 +38,11 @@ from stageline.oip import grpc_service_pb2 as oip
 from stageline.v1 import pipeline_pb2 as pb
 from stageline.v1 import pipeline_pb2_grpc as services
 from stageline_api.documents import PipelineAddress, RouterDocument
+from stageline_router.generation import Generation, Prompt
+from stageline_router.options import GenerationOptions
+from stageline_router.outgoing import Outgoing, Sender
+from stageline_router.responses import TextResponses
+from stageline_router.text import Tokenizer
 from stageline_wire import Frame, Kind, decode, encode
 
 _STEP: Final = 0.02  # seconds
@@ -73,7 +78,7 @@ class PushingLeader(services.PipelineServicer):  # type: ignore[misc]
                 if self.ids:
                     tokens = [(key, draw.randrange(300, _VOCABULARY), None) for key in self.ids]
                     self.sent += len(tokens)
-                    yield b"".join(encode(Frame(Kind.TOKENS, meta={"tokens": tokens})))
+                    yield step(tokens)
         finally:
             reading.cancel()
 
@@ -165,6 +170,43 @@ async def cost(streams: int, *, together: bool, seconds: float, folder: Path) ->
                 await asyncio.gather(*reading, return_exceptions=True)
 
 
+def own(streams: int, folder: Path, steps: int = 200) -> float:
+    """The part of it that is the router's own: from a step's frame to serialised responses."""
+    tokenizer = Tokenizer.load(str(folder))
+    assert tokenizer is not None
+    outgoing, options = Outgoing(), GenerationOptions(stream=True, max_tokens=steps)
+    texts = []
+    for number in range(streams):
+        sender = Sender(outgoing)
+        responses = TextResponses("model", request(str(number)), options, tokenizer)
+
+        def tell(
+            generation: Generation, to: Sender = sender, by: TextResponses = responses
+        ) -> None:
+            to.last(by.delta(generation, final=False))
+
+        prompt = Prompt("def", tokenizer.encode("def"))
+        texts += Generation(prompt, options, tokenizer, tell).texts
+    draw = random.Random(0)
+    frames = [
+        step([(key, draw.randrange(300, _VOCABULARY), None) for key in range(streams)])
+        for _ in range(steps)
+    ]
+    before = time.process_time()
+    for frame in frames:
+        tokens = decode(frame).meta["tokens"]
+        for key, token, finish in tokens:
+            texts[key].take(token, finish, None)
+        for key, *_ in tokens:
+            texts[key].flush()
+    return (time.process_time() - before) / (steps * streams) * 1e6
+
+
+def step(tokens: list[tuple[int, int, None]]) -> bytes:
+    """The frame of a step: of each text one token."""
+    return b"".join(encode(Frame(Kind.TOKENS, meta={"tokens": tokens})))
+
+
 def cpu_seconds(pid: int) -> float:
     """CPU time that a process has taken."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -194,6 +236,7 @@ def main() -> None:
             what = f"{streams} streams {'together' if together else 'apart'}"
             most = _MOST if streams == 32 else None
             lines.append(Line(what, figure, "us CPU/token", most))
+        lines.append(Line("of it the router's own", own(32, folder), "us CPU/token"))
     show(*lines)
 
 

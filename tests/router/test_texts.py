@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from support.front import front_door
 from support.lettered import lettered
 from support.streams import Stream, flag, text_of
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "generation.md"
 PROMPT = "The ring turns."
 WARM = {"max_tokens": 12, "temperature": 1.0, "seed": 11, "ignore_eos": True}
 STOPS = '["a", "e", "o", "x"]'
@@ -148,6 +151,16 @@ def test_a_wrong_option_of_several_texts_is_a_sentence(client):
     assert "all 2 texts would be the same one" in str(
         outcome(client, text_input(PROMPT), parameters={"n": 2})
     )
+
+
+def test_the_example_of_the_page_runs(front, capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    here = code.replace("127.0.0.1:8001", front.address).replace('"tiny-llama"', '"model"')
+    assert (front.address in here, '"model"' in here) == (True, True)
+    names: dict[str, object] = {}
+    exec(compile(here, str(PAGE), "exec"), names)
+    names["client"].close()
+    assert capsys.readouterr().out.startswith("The value of")
 
 
 @pytest.mark.parametrize("n", [1, 3])
