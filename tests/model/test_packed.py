@@ -78,6 +78,20 @@ def _hidden(name, step, ids):
 
 @every_decoder
 def test_every_token_has_the_logits_of_the_uncut_model(name, monkeypatch):
+    worst = _worst_difference(name, monkeypatch)
+    assert worst <= 2e-6, f"{name}: logits differ by {worst} of the largest"
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma2", "gpt_oss", "deepseek_v3"])
+def test_a_chunk_of_a_long_sequence_goes_in_parts(name, monkeypatch):
+    monkeypatch.setattr("stageline_worker.model.scores._MASK", 64)
+    monkeypatch.setattr("stageline_worker.model.step._KEPT", 64)
+    worst = _worst_difference(name, monkeypatch)
+    assert worst <= 2e-6, f"{name}: logits differ by {worst} of the largest"
+
+
+def _worst_difference(name, monkeypatch):
+    """Of the logits of all tokens, against the largest."""
     ids, expected = _expected(name)
     last = stages(name)[-1]
     told = []
@@ -99,7 +113,7 @@ def test_every_token_has_the_logits_of_the_uncut_model(name, monkeypatch):
         for (at, segment), logits in zip(step, told.pop(), strict=True):
             reference = expected[at][segment.start + segment.count - 1]
             worst = max(worst, ((logits - reference).abs().max() / reference.abs().max()).item())
-    assert worst <= 2e-6, f"{name}: logits differ by {worst} of the largest"
+    return worst
 
 
 @every_decoder

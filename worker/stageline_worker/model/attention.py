@@ -95,6 +95,7 @@ def _decode(
     layer.values[rows.slots, :, rows.places] = value.transpose(0, 1)
     # Heads that share keys stand as queries of one head, so that no key is repeated.
     queries = torch.unflatten(query.transpose(0, 1), 1, (key.shape[0], -1))
+    sinks = None if scoring.sinks is None else scoring.sinks.view(1, key.shape[0], -1, 1)
     parts = []
     for run, mask in zip(rows.runs, rows.masks, strict=True):
         slots = slice(run.slot, run.slot + len(run.lengths))
@@ -104,6 +105,7 @@ def _decode(
             layer.values[slots, :, : run.longest],
             mask,
             scoring,
+            sinks,
         )
         parts.append(made.flatten(1, 2))
     return parts

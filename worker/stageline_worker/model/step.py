@@ -16,6 +16,8 @@ from torch import Tensor
 from stageline_worker.microbatch import Segment
 from stageline_worker.model.runs import Run, runs
 
+_KEPT = 1 << 22  # elements of masks that one layer leaves to the next
+
 
 @dataclass(frozen=True, slots=True)
 class Decode:
@@ -70,6 +72,8 @@ class Step:
         each attends to `window` tokens, itself the last."""
         key = (queries, seen, window)
         if key not in self._masks:
+            if sum(mask.numel() for mask in self._masks.values()) > _KEPT:
+                self._masks.clear()
             last = torch.arange(seen - queries, seen, device=self._device)[:, None]
             tokens = torch.arange(seen, device=self._device)[None]
             self._masks[key] = self._hide((tokens > last) | (tokens <= last - window))
