@@ -178,7 +178,9 @@ class Cache:
         entry = self._entries.setdefault(key, _Entry())
         kind, name, version = kind_of(obj), obj["metadata"]["name"], version_of(obj)
         known = entry.resource if kind == PIPELINE_DEPLOYMENT else entry.children.get((kind, name))
-        late = version < entry.ended.get((kind, name), 0)
+        ended = entry.ended.get((kind, name), 0)
+        # A delete without grace is answered with the very version that its event has.
+        late = version < ended or (version == ended and "deletionTimestamp" in obj["metadata"])
         if late or (known is not None and version <= version_of(known)):
             self._tidy(key, entry)
             return False

@@ -78,6 +78,16 @@ def test_a_late_answer_does_not_bring_back_what_was_deleted():
     assert seen(cache) is None
 
 
+def test_the_answer_to_a_delete_does_not_bring_back_what_its_event_has_ended():
+    """Without grace both have one version, on a real server."""
+    cache = cache_of(resource(1), child(2))
+    ended = child(9)
+    ended["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    cache.heard("DELETED", ended)
+    cache.answered(KEY, ended, 0.0)
+    assert seen(cache) is None
+
+
 def test_the_end_of_an_earlier_object_of_the_same_name_does_not_remove_the_new_one():
     cache = cache_of(resource(1), child(2, uid="first"))
     cache.answered(KEY, child(8, uid="second"), 0.0)
