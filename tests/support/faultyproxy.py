@@ -40,6 +40,7 @@ class Fault:
     times: int
     which: object
     headers: dict
+    message: str = ""
 
 
 class FaultyProxy:
@@ -67,6 +68,12 @@ class FaultyProxy:
     def fail(self, status, times=1, which=lambda method, path: True, **headers):
         """The next requests of this sort are answered with this status."""
         self._faults.append(Fault(status, times, which, headers))
+
+    def refuse(self, message, which):
+        """Requests of this sort are forbidden with this sentence, until the result is called."""
+        fault = Fault(403, 1 << 30, which, {}, message)
+        self._faults.append(fault)
+        return lambda: self._faults.remove(fault)
 
     def drop_watches(self):
         """Every watch breaks off, as behind a load balancer that lost patience."""
@@ -182,7 +189,7 @@ class _Stream:
 
 def _refusal(fault):
     reason = _REASONS.get(fault.status, "Forbidden")
-    message = f"the test says {reason}"
+    message = fault.message or f"the test says {reason}"
     status = {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "code": fault.status, "reason": reason, "message": message,

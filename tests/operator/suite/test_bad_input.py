@@ -1,0 +1,242 @@
+"""Whatever is wrong is told by a condition, and when it is right again all is well without help."""
+
+import asyncio
+import contextlib
+import copy
+import itertools
+
+import pytest
+
+from stageline_api.crd import crd
+from stageline_operator.definition import CRD, NAME
+from stageline_operator.kinds import PIPELINE_DEPLOYMENT, POD, Kind
+from support.kube import DoubleServer
+from support.podstatus import crashing, failed, oom_killed, unschedulable, waiting
+
+GPU = "nvidia.com/gpu"
+QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")
+LIMITS = Kind("v1", "LimitRange", "limitranges")
+STAGE, ROUTER, PROFILE = "llama-*-0-1", "llama-router-*", "llama-profile-*"
+NOT_FOUND = 'persistentvolumeclaim "models" not found'
+CAUSES = {
+    "an image that cannot be pulled": (
+        STAGE, waiting("ErrImagePull", "worker:nope: not found"),
+        "StageImagePull", "worker:nope: not found: check spec.image",
+    ),
+    "GPUs that nobody has": (
+        STAGE, unschedulable("0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
+        "StageUnschedulable", "3 Insufficient nvidia.com/gpu: add nodes that fit",
+    ),
+    "a claim that is missing": (
+        PROFILE, unschedulable(NOT_FOUND), "ProfileFailed", f"{NOT_FOUND}: make the claim",
+    ),
+    "a claim that was deleted": (
+        STAGE, unschedulable(NOT_FOUND), "StageVolume", f"{NOT_FOUND}: make the claim",
+    ),
+    "a Secret that is missing": (
+        STAGE, waiting("CreateContainerConfigError", 'secret "huggingface" not found'),
+        "StageConfig", 'secret "huggingface" not found: check the Secrets',
+    ),
+    "credentials that are wrong": (
+        PROFILE, crashing(1, "hf://a/b cannot be read: the hub does not accept the token"),
+        "ProfileFailed", "exit code 1: hf://a/b cannot be read: the hub does not accept the token",
+    ),
+    "a model that was deleted": (
+        STAGE, crashing(1, "file:///models/x: there is no such folder"),
+        "StageCrashed", "exit code 1: file:///models/x: there is no such folder",
+    ),
+    "too little memory": (
+        STAGE, oom_killed(), "StageOutOfMemory", "raise the memory in spec.resources.limits",
+    ),
+    "a router's image": (
+        ROUTER, waiting("ErrImagePull", "router:nope: not found"),
+        "RouterFailed", "router:nope: not found: check spec.router.image",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """What nothing tells us of is looked at again within moments."""
+    monkeypatch.setattr("stageline_operator.memory.ASK_AGAIN_SECONDS", 0.3)
+    monkeypatch.setattr("stageline_operator.definition._LOOK_SECONDS", 0.3)
+
+
+async def told(world, kind, reason, words, status="False"):
+    """The condition, once it says so."""
+
+    async def is_told():
+        resource = await world.get(PIPELINE_DEPLOYMENT, "llama")
+        for condition in (resource.get("status") or {}).get("conditions") or []:
+            if (condition["type"], condition["reason"]) == (kind, reason):
+                return condition if words in condition["message"] else None
+        return None
+
+    found = await world.eventually(is_told, f"{kind} is {reason} and says {words!r}")
+    assert found["status"] == status
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+async def test_a_pod_in_trouble_is_told_and_recovers_when_the_cause_is_gone(world, cause):
+    pattern, fate, reason, words = CAUSES[cause]
+    world.nodes.fate(pattern, fate)
+    async with world.operating():
+        await world.create()
+        await told(world, "Ready", reason, words)
+        world.nodes.mend(pattern)
+        await world.settled()
+
+
+async def test_a_pod_that_is_evicted_is_replaced_and_its_neighbour_stays(world):
+    async with world.operating():
+        await world.create()
+        await world.settled()
+        before = await world.list(POD)
+        (name,) = (name for name in before if name.endswith("-0-1"))
+        world.nodes.fate(name, failed("Evicted", "The node was low on resource: memory."))
+
+        async def is_another():
+            pod = await world.get(POD, name)
+            return pod and pod["metadata"]["uid"] != before[name]["metadata"]["uid"]
+
+        await world.eventually(is_another, "the pod is replaced")
+        world.nodes.mend(name)
+        resource = await world.settled(seconds=30)
+    (leader,) = (name for name in before if name.endswith("-0-0"))
+    after = await world.get(POD, leader)
+    assert after["metadata"]["uid"] == before[leader]["metadata"]["uid"]
+    assert [stage.get("replacements", 0) >= 1 for stage in resource["status"]["stages"]] == [
+        False, True,
+    ]  # fmt: skip
+
+
+# What an API server refuses
+
+
+@contextlib.asynccontextmanager
+async def made(world, kind, name, **body):
+    """An object, until the block ends."""
+    head = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}}
+    await world.client.create(kind.path(world.namespace), {**head, **body})
+    try:
+        yield
+    finally:
+        await world.delete(kind, name)
+
+
+@contextlib.asynccontextmanager
+async def quota(world, devices):
+    """So many GPUs; the controller that keeps the counts is the test."""
+    name = f"requests.{GPU}"
+    async with made(world, QUOTA, "gpus", spec={"hard": {name: devices}}):
+        path = QUOTA.path(world.namespace, "gpus")
+        counts = {"status": {"hard": {name: devices}, "used": {name: "0"}}}
+        await world.client.merge_patch(path, counts, subresource="status")
+        yield
+
+
+@contextlib.asynccontextmanager
+async def restricted(world):
+    """The namespace wants what no pod with a folder of the node has."""
+    path = f"/api/v1/namespaces/{world.namespace}"
+    label = "pod-security.kubernetes.io/enforce"
+    await world.client.merge_patch(path, {"metadata": {"labels": {label: "restricted"}}})
+    yield
+    await world.client.merge_patch(path, {"metadata": {"labels": {label: None}}})
+
+
+def limited(world):
+    """No container may have more memory than this."""
+    limit = {"type": "Container", "max": {"memory": "1Gi"}}
+    return made(world, LIMITS, "small", spec={"limits": [limit]})
+
+
+THREE = {"pipeline": {"stages": 3}, "resources": {"limits": {GPU: 1}}}
+LARGE = {"resources": {"limits": {"memory": "2Gi"}}}
+REFUSALS = {
+    "a quota that forbids the third stage": (
+        lambda world: quota(world, "2"), THREE, 3,
+        'pods "x" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, '
+        "used: requests.nvidia.com/gpu=2, limited: requests.nvidia.com/gpu=2",
+        "QuotaExceeded", "limited: requests.nvidia.com/gpu=2: raise the quota, or lower",
+    ),
+    "a level of Pod Security": (
+        restricted, {}, 0,
+        'pods "x" is forbidden: violates PodSecurity "restricted:latest": restricted volume types',
+        "ChildRefused", "take out of the podTemplate what the namespace's level forbids",
+    ),
+    "a LimitRange": (
+        limited, LARGE, 1,
+        'pods "x" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi',
+        "ChildRefused", "usage per Container is 1Gi, but limit is 2Gi: bring spec.resources",
+    ),
+}  # fmt: skip
+"""What makes it so, the spec, how many pods are allowed, the sentence, the reason and its words."""
+
+
+@contextlib.asynccontextmanager
+async def policy(world, which):
+    """A real server has the real thing; our own answers with the sentence of a real one."""
+    make, _, allowed, sentence, *_ = REFUSALS[which]
+    if not isinstance(world.api, DoubleServer):
+        async with make(world):
+            yield
+        return
+    pods = itertools.count()
+
+    def is_one_too_many(method, path):
+        return method == "POST" and path.endswith("/pods") and next(pods) >= allowed
+
+    allow = world.proxy.refuse(sentence, is_one_too_many)
+    yield
+    allow()
+
+
+@pytest.mark.parametrize("which", REFUSALS)
+async def test_a_pod_that_is_refused_is_told_and_made_when_the_policy_allows_it(
+    world, impatient, which
+):
+    _, spec, _, _, reason, words = REFUSALS[which]
+    async with world.operating():
+        async with policy(world, which):
+            await world.create(**spec)
+            await told(world, "Ready", reason, words)
+        await world.settled()
+
+
+async def test_in_a_namespace_that_ends_nothing_is_tried_in_a_hurry(world):
+    async with world.operating():
+        await world.create()
+        await world.settled()
+        await world.client.delete(f"/api/v1/namespaces/{world.namespace}")
+        for name in await world.list(POD):
+            await world.delete(POD, name, grace_seconds=0)
+        await told(
+            world, "Ready", "NamespaceTerminating",
+            "because it is being terminated: it ends with its namespace",
+        )  # fmt: skip
+        await world.quiet()
+        before = len(world.proxy.writes())
+        await asyncio.sleep(2)
+        assert world.proxy.writes()[before:] == []
+
+
+async def test_a_crd_that_is_older_than_the_operator_is_told_and_so_is_a_new_one(world, impatient):
+    path = CRD.path("", NAME)
+    old = copy.deepcopy(crd())
+    model = old["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"][
+        "properties"
+    ]["model"]
+    del model["properties"]["cache"]
+    model.pop("x-kubernetes-validations", None)
+    await world.client.merge_patch(path, {"spec": old["spec"]})
+    try:
+        async with world.operating():
+            await world.create()
+            await world.settled()
+            words = "older than the operator and drops spec.model.cache: apply manifests/crd.yaml"
+            await told(world, "Planned", "PlannedWithOldCRD", words, status="True")
+            await world.client.merge_patch(path, {"spec": crd()["spec"]})
+            await told(world, "Planned", "PlannedWithoutMemory", "", status="True")
+    finally:
+        await world.client.merge_patch(path, {"spec": crd()["spec"]})
