@@ -2,8 +2,9 @@
 
 A link has one direction: the dialing stage holds its `Outlet`, the accepting stage its `Inlet`.
 Frames arrive whole and in order. Only so much as there are credits for is sent and not yet
-received, so a slow stage holds its predecessor back instead of filling memory. A link ends with END and its
-acknowledgement; one that ends otherwise is broken, and both ends learn it as a `LinkError`.
+received, so a slow stage holds its predecessor back instead of filling memory. A link ends with
+END and its acknowledgement; one that ends otherwise is broken, and both ends learn it as a
+`LinkError`.
 
 A transport calls `Accept` for each link that comes in; it may block for a moment, and refuses by
 raising `LinkRefused`.

@@ -252,9 +252,9 @@ class SocketOutlet:
     def _leave(self) -> None:
         self._answered.set()
         self._over.set()
-        if self._is_welcome and not self._closed and not self._acknowledged:
-            self._on_broken(str(self._broken))
         with self._sending, self._writing, self._reading:
             if self._wire is not None:
                 self._wire.close()
         self._waker.close()
+        if self._is_welcome and not self._closed and not self._acknowledged:
+            self._on_broken(str(self._broken))
