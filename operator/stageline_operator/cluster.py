@@ -35,6 +35,7 @@ _GONE: Final = 404
 _EXPIRED: Final = 410
 _BUSY: Final = (401, 429)
 _SERVER_ERRORS: Final = 500
+_WEBHOOK: Final = "failed calling webhook"
 _NO_ANSWER: Final = (aiohttp.ClientError, ApiException, OSError)
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
@@ -308,7 +309,8 @@ def _error(status: int, text: bytes, headers: Mapping[str, str] = _NO_HEADERS) -
         return Gone(sentence)
     if status == _CONFLICTS:
         return AlreadyExists(sentence) if reason == "AlreadyExists" else Conflict(sentence)
-    if status in _BUSY or status >= _SERVER_ERRORS:
+    # A webhook that does not answer may stay so for hours, and a user must be told.
+    if _WEBHOOK not in sentence and (status in _BUSY or status >= _SERVER_ERRORS):
         after = headers.get("Retry-After", "")
         return Busy(sentence, float(after) if after.isdigit() else None)
     return Refused(sentence)
