@@ -16,8 +16,17 @@ from stageline_operator.labels import COMPONENT, OWNER, ROUTER_COMPONENT
 from stageline_operator.observed import Observed, PipelineKey, PipelineReport
 
 _REMEMBERED_ENDS: Final = 256
-KEPT_OF_POD_SPEC: Final = ("nodeName", "restartPolicy")
+_KEPT_OF_POD_SPEC: Final = ("nodeName", "restartPolicy")
 """The rest cannot change, and nothing asks for it: it is two thirds of a pod."""
+_DROPPED_OF_METADATA: Final = ("managedFields", "generateName", "selfLink")
+_DROPPED_OF_POD_STATUS: Final = ("podIPs", "hostIP", "hostIPs", "qosClass", "startTime")
+_DROPPED_OF_ITS_PARTS: Final = {
+    "conditions": ("lastProbeTime", "lastTransitionTime", "observedGeneration"),
+    **dict.fromkeys(
+        ("containerStatuses", "initContainerStatuses"),
+        ("imageID", "containerID", "volumeMounts", "resources", "allocatedResources", "user"),
+    ),
+}
 
 
 class Key(NamedTuple):
@@ -42,9 +51,20 @@ class _Entry:
     ended: dict[Child, int] = field(default_factory=dict)
     """resourceVersion at which it was deleted: an answer that is older came late."""
 
+    references: object = None
+    """Of the child that came last."""
+
     @property
     def empty(self) -> bool:
         return self.resource is None and not self.children
+
+    def sharing(self, child: Object) -> Object:
+        """The child, which has its owner from its siblings: they have all the same."""
+        metadata = child["metadata"]
+        if metadata.get("ownerReferences") == self.references:
+            metadata["ownerReferences"] = self.references
+        self.references = metadata.get("ownerReferences")
+        return child
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +207,7 @@ class Cache:
         if kind == PIPELINE_DEPLOYMENT:
             entry.resource = slim(obj)
         else:
-            entry.children[kind, name] = slim(obj)
+            entry.children[kind, name] = entry.sharing(slim(obj))
         return True
 
     def _remove(self, key: Key, obj: Object) -> None:
@@ -267,12 +287,25 @@ def _is_watched(obj: Object) -> bool:
 
 def slim(obj: Object) -> Object:
     """Without what is of no use to a decision: managedFields, and most of what a pod is made of."""
-    metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
-    made = {**obj, "metadata": metadata}
+    made = {**obj, "metadata": _without(obj["metadata"], _DROPPED_OF_METADATA)}
     if kind_of(obj) == POD:
         spec = obj.get("spec", {})
-        made["spec"] = {key: spec[key] for key in KEPT_OF_POD_SPEC if key in spec}
+        made["spec"] = {key: spec[key] for key in _KEPT_OF_POD_SPEC if key in spec}
+        if status := obj.get("status"):
+            made["status"] = _slim_status(status)
     return made
+
+
+def _slim_status(status: Object) -> Object:
+    kept = _without(status, _DROPPED_OF_POD_STATUS)
+    for name, dropped in _DROPPED_OF_ITS_PARTS.items():
+        if parts := kept.get(name):
+            kept[name] = [_without(part, dropped) for part in parts]
+    return kept
+
+
+def _without(whole: Object, dropped: Sequence[str]) -> Object:
+    return {key: value for key, value in whole.items() if key not in dropped}
 
 
 def version_of(obj: Object) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, cast
 import aiohttp
 import kopf
 from kubernetes.aio.client import Configuration
+from pydantic_core import from_json, to_json
 
 from stageline_operator.kinds import PIPELINE_DEPLOYMENT, Object
 
@@ -155,7 +156,8 @@ def _registry(
         if type is None and _HEARD in memo:
             listener.watch_began_anew()
         memo[_HEARD] = True
-        listener.heard(type, dict(body))
+        # Read by a parser that has each word in memory once, and not again for each object.
+        listener.heard(type, from_json(to_json(dict(body))))
 
     group, _, version = PIPELINE_DEPLOYMENT.api_version.rpartition("/")
     kopf.on.event(group, version, PIPELINE_DEPLOYMENT.plural, registry=registry)(heard)

@@ -44,6 +44,10 @@ _OPTIONS: Final = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
+    # What a channel keeps for retries and for its own history is a fifth of its memory.
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_channelz", 0),
+    ("grpc.max_channel_trace_event_memory_per_node", 0),
 )
 _STAGE_STATES: Final = {
     pb.STARTING: "Starting",

@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from stageline_operator.cache import KEPT_OF_POD_SPEC
+from stageline_operator.cache import slim
 from stageline_operator.decide import decide
 from stageline_operator.kinds import CONFIG_MAP, CONTROLLER_REVISION, POD, SECRET, kind_of
 from stageline_operator.labels import REVISION
@@ -341,11 +341,6 @@ def test_what_the_cache_drops_of_a_pod_is_not_missed(story):
             return
         one.tick()
     raise AssertionError(f"{story} does not end")
-
-
-def slim(pod):
-    spec = {key: value for key, value in pod["spec"].items() if key in KEPT_OF_POD_SPEC}
-    return {**pod, "spec": spec}
 
 
 def test_old_and_new_stages_are_never_in_one_ring():
