@@ -2,6 +2,10 @@
 
 Known: tokens, token files, client certificates, exec plugins that give a token. Anything else is
 refused by name.
+
+The `kubernetes` client has a loader as well. It takes 0.2 s to import, where all of a command of
+ours takes 0.1 s; and what it does not know, or a plugin that fails, it passes over, so that the
+command goes on as nobody and ends with the server's 401.
 """
 
 from __future__ import annotations
