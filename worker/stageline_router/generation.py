@@ -68,9 +68,14 @@ class Drawn:
 class News:
     """What a text has more since the last look."""
 
-    text: str = ""
+    pieces: list[str] = field(default_factory=list)
     tokens: int = 0
     drawn: list[Drawn] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The pieces as one."""
+        return "".join(self.pieces)
 
 
 class Text:
@@ -88,7 +93,7 @@ class Text:
     @property
     def has_news(self) -> bool:
         """Whether there is text that nobody has looked at."""
-        return bool(self._news.text)
+        return bool(self._news.pieces)
 
     def news(self) -> News:
         """Everything since the last call."""
@@ -100,13 +105,12 @@ class Text:
         if logprobs is not None:
             self._hear_of(token, logprobs)
         self.tokens.append(token)
-        news = self._news
-        news.tokens += 1
+        self._news.tokens += 1
         # The token that ends a text is a mark, not text.
-        if finish != "stop":
-            news.text += self._detokenizer.push(token)
-        if finish and not self._detokenizer.stopped:
-            news.text += self._detokenizer.finish()
+        if finish != "stop" and (piece := self._detokenizer.push(token)):
+            self._news.pieces.append(piece)
+        if finish and (piece := self._detokenizer.finish()):
+            self._news.pieces.append(piece)
         self.finish = "stop" if self._detokenizer.stopped else finish
         return self.finish is None
 
