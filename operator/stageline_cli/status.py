@@ -75,7 +75,7 @@ def status(
     """
     from stageline_cli.apiserver import ApiReader
 
-    access = _access(name, state_dir, kubeconfig, context, server)
+    access = chosen_access(name, state_dir, kubeconfig, context, server)
     if namespace:
         access = replace(access, namespace=namespace)
     place = _Place(ApiReader(access), access.namespace, name)
@@ -184,13 +184,14 @@ def _timeless(text: str) -> str:
     return _AGE.sub("", text)
 
 
-def _access(
+def chosen_access(
     name: str | None,
     state_dir: Path,
     kubeconfig: Path | None,
     context: str | None,
     server: str | None,
 ) -> Access:
+    """The API server that the options mean: an `up` that runs, else what kubectl would take."""
     from stageline_cli.kubeconfig import Access, kubeconfig_files, read_access
     from stageline_local.statedir import KUBECONFIG, running
 

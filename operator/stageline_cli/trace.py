@@ -19,8 +19,12 @@ _SECONDS = 20.0
 
 
 def trace(
-    leader: Annotated[
-        str, typer.Argument(metavar="HOST:PORT", help="The pipeline's leader: its stage 0.")
+    pipeline: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|HOST:PORT",
+            help="A PipelineDeployment, or the address of a pipeline's leader, its stage 0.",
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The trace, for ui.perfetto.dev.")
@@ -30,27 +34,36 @@ def trace(
         int | None,
         typer.Option(min=1, help="Newest microbatches of each stage; all that are kept if none."),
     ] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Namespace; the context's own if none.")
+    ] = None,
+    state_dir: Annotated[
+        Path, typer.Option(help="State folder of the `stageline up` to look at.")
+    ] = Path(".stageline"),
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="Look at the cluster of this kubeconfig.")
+    ] = None,
     credentials: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder with ca.crt, tls.crt and tls.key of the operator or a router, where the "
-            "pipeline speaks TLS.",
-        ),
+        typer.Option(help="With HOST:PORT: folder of ca.crt, tls.crt and tls.key of a router."),
     ] = None,
 ) -> None:
     """Write what each stage of a pipeline did of late: prefill, decode, send, wait.
 
     Every stage keeps its last 8,192 microbatches. Open the file in ui.perfetto.dev or
-    chrome://tracing.
+    chrome://tracing. The leader must be reached from here: of a cluster's, forward its port.
 
     \b
     Examples:
-      stageline trace 127.0.0.1:7070 -o trace.json --png trace.png
-      kubectl port-forward POD_OF_STAGE_0 7070 & stageline trace 127.0.0.1:7070 --last 200
+      stageline trace tiny -o trace.json --png trace.png
+      stageline trace 127.0.0.1:7070 --credentials tls/ --last 200
     """
     from stageline_cli.spans import chrome, picture
 
-    found = _ask(leader, last or 0, credentials)
+    if ":" in pipeline:
+        found = _ask(pipeline, last or 0, credentials)
+    else:
+        found = _ask_named(pipeline, last or 0, namespace, state_dir, kubeconfig)
     if not any(stage.spans for stage in found.stages):
         raise Failure(f"{found.pipeline} has computed nothing yet: send it a request first")
     _write(output, json.dumps(chrome(found)).encode())
@@ -66,6 +79,25 @@ def trace(
     for stage in found.stages:
         typer.echo(_summary(stage))
     typer.echo(f"{output} is written: open it in https://ui.perfetto.dev")
+
+
+def _ask_named(
+    name: str, last: int, namespace: str | None, state_dir: Path, kubeconfig: Path | None
+) -> pb.PipelineTrace:
+    from stageline_cli.apiserver import ApiReader
+    from stageline_cli.leaders import find_leader
+    from stageline_cli.status import chosen_access
+
+    access = chosen_access(name, state_dir, kubeconfig, None, None)
+    leader = find_leader(ApiReader(access), namespace or access.namespace, name)
+    with leader.credentials() as folder:
+        try:
+            return _ask(leader.address, last, folder)
+        except Failure as failure:
+            raise Failure(
+                f"{failure}. From outside of its cluster: kubectl port-forward {leader.pod} 7070, "
+                "then `stageline trace 127.0.0.1:7070` with --credentials"
+            ) from None
 
 
 def _ask(leader: str, last: int, credentials: Path | None) -> pb.PipelineTrace:

@@ -1,5 +1,6 @@
 """`stageline trace`: of a real ring of toy stages, and the forms that a trace is written in."""
 
+import base64
 import functools
 import json
 
@@ -7,7 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from stageline.v1 import pipeline_pb2 as pb
+from stageline_cli.apiserver import NotFoundError
 from stageline_cli.failure import Failure
+from stageline_cli.leaders import find_leader
 from stageline_cli.main import app
 from stageline_cli.spans import chrome, picture
 from support.pipeline import free_ports, local_pipeline
@@ -91,6 +94,53 @@ def test_a_running_pipeline_is_traced(tmp_path):
     ]  # fmt: skip
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
     assert "2 microbatches" in few
+
+
+class Api:
+    """Objects by path; queries are kept."""
+
+    def __init__(self, **objects):
+        self._objects = {path.replace("__", "/"): found for path, found in objects.items()}
+        self.queries = []
+
+    def get(self, path, **query):
+        self.queries.append(query)
+        found = self._objects.get(path.removeprefix("/api/v1/namespaces/models/"))
+        if found is None:
+            raise NotFoundError(f"{path} is not there")
+        return found
+
+
+def pod(name, phase="Running"):
+    ports = [{"name": "grpc", "containerPort": 7070}, {"name": "links", "containerPort": 7071}]
+    return {
+        "metadata": {"name": name},
+        "spec": {"containers": [{"ports": ports}]},
+        "status": {"phase": phase, "podIP": "127.8.0.3"},
+    }
+
+
+def test_the_leader_of_a_resource_is_its_first_running_stage_0_and_is_shown_a_certificate():
+    files = {"ca.crt": b"authority", "tls.crt": b"certificate", "tls.key": b"key"}
+    data = {name: base64.b64encode(content).decode() for name, content in files.items()}
+    pods = {"items": [pod("b"), pod("c"), pod("a", "Pending")]}
+    api = Api(pods=pods, **{"secrets__tiny-router-tls": {"data": data}})
+    leader = find_leader(api, "models", "tiny")
+    assert (leader.pod, leader.address) == ("b", "127.8.0.3:7070")
+    assert api.queries[0] == {
+        "labelSelector": "stageline.dev/deployment=tiny,stageline.dev/stage=0"
+    }
+    with leader.credentials() as folder:
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+        assert folder.stat().st_mode & 0o077 == 0, "others may read the key"
+    assert not folder.exists()
+
+
+def test_without_a_secret_none_is_shown_and_without_a_pod_there_is_a_sentence():
+    with find_leader(Api(pods={"items": [pod("a")]}), "models", "tiny").credentials() as folder:
+        assert folder is None
+    with pytest.raises(Failure, match="no stage 0 of tiny runs in namespace models"):
+        find_leader(Api(pods={"items": [pod("a", "Failed")]}), "models", "tiny")
 
 
 def test_nobody_there_is_a_sentence(tmp_path):
