@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
@@ -11,10 +12,12 @@ from stageline_api.manifest import read_manifest
 from stageline_api.plan import plan
 from stageline_api.plan_request import plan_request
 from stageline_api.profile import ModelProfile
+from stageline_api.rendering import speaks_tls
 from stageline_api.resource import PipelineDeployment
 from stageline_operator import render
 from stageline_operator.kinds import Object
 from stageline_operator.observed import PipelineKey, PodKey, RevisionRecord
+from stageline_operator.rotation import HOLDERS, certificates
 from stageline_operator.settings import RenderSettings
 from support.profiles import dense
 
@@ -56,6 +59,14 @@ class Rendered:
         arguments = self.resource, self.deployment, self.record, kept, self.settings
         return render.router_config(*arguments)
 
+    def secrets(self) -> list[Object]:
+        """Of its certificates."""
+        made = certificates(None, {}, "models/llama", datetime.now(UTC))
+        return [
+            render.authority_secret(self.resource, made.authority.data),
+            *(render.certificate_secret(self.resource, r, made.held[r]) for r in HOLDERS),
+        ]
+
     def everything(self) -> list[Object]:
         """One of each child."""
         budget = render.router_budget(self.resource, self.deployment)
@@ -69,6 +80,7 @@ class Rendered:
             render.service_account(self.resource),
             render.budget(self.resource, self.record, self.key().pipeline),
             render.revision_object(self.resource, self.record),
+            *self.secrets(),
             *([] if budget is None else [budget]),
         ]
 
@@ -108,6 +120,7 @@ def of(
         revision=render.revision(deployment, made, image),
         number=1,
         image=image,
+        tls=speaks_tls(deployment.spec),
         spec=deployment.spec,
         profile=profile,
         plan=made,

@@ -12,7 +12,7 @@ from stageline_api.documents import RouterDocument, StageDocument
 from stageline_api.plan import PlanError
 from stageline_api.pods import PodTemplate
 from stageline_operator import names, render
-from stageline_operator.kinds import CHILDREN, kind_of
+from stageline_operator.kinds import CHILDREN, SECRET, kind_of
 from stageline_operator.labels import OWNER
 from stageline_operator.observed import PipelineKey, RevisionRecord
 from stageline_operator.render.patching import Patched, patched
@@ -71,7 +71,7 @@ def check(children):
     for child in children:
         kubernetes_validate.validate(child, "1.37", strict=True)
         metadata = child["metadata"]
-        assert kind_of(child) in CHILDREN
+        assert kind_of(child) in (*CHILDREN, SECRET)
         assert metadata["labels"][OWNER] == metadata["ownerReferences"][0]["name"]
         assert all(len(value) <= 63 for value in metadata["labels"].values())
     for pod in pods(children):
@@ -340,6 +340,19 @@ def test_a_router_leaves_a_node_that_is_away_as_soon_as_stages_do():
     ]
 
 
+@pytest.mark.parametrize(
+    ("resources", "threads"),
+    [
+        ("{requests: {cpu: 250m}}", "1"),
+        ("{requests: {cpu: 250m}, limits: {cpu: 2500m}}", "3"),
+        ("{requests: {cpu: '4'}}", "4"),
+        ("{limits: {memory: 64Gi}}", None),
+    ],
+)
+def test_a_stage_computes_with_as_many_threads_as_it_was_given_cpus(resources, threads):
+    assert env(rendered(f"{{resources: {resources}}}").worker()).get("OMP_NUM_THREADS") == threads
+
+
 def test_a_stage_may_drain_for_as_long_as_its_pod_may_take_to_end():
     long = "{spec: {terminationGracePeriodSeconds: 600}}"
     made = rendered(f"{{podTemplate: {long}, router: {{podTemplate: {long}}}}}")
@@ -526,3 +539,67 @@ def test_rendering_changes_nothing_that_it_is_given():
     before = yaml.safe_dump([made.resource, made.record.model_dump(mode="json")])
     made.everything()
     assert yaml.safe_dump([made.resource, made.record.model_dump(mode="json")]) == before
+
+
+def mounts_of(container):
+    return {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+
+
+def secrets_of(pod):
+    return {v["name"]: v["secret"] for v in pod["spec"]["volumes"] if "secret" in v}
+
+
+def test_a_stage_finds_its_certificate_where_its_document_says():
+    made = rendered()
+    worker, secret = made.worker(), secrets_of(made.stage())["tls"]
+    folder = json.loads(env(worker)["STAGELINE_DOCUMENT"])["credentials"]
+    assert mounts_of(worker)[folder] == {"name": "tls", "mountPath": folder, "readOnly": True}
+    assert secret == {"secretName": "llama-stage-tls", "defaultMode": 0o444}, "no root reads it"
+
+
+def test_probes_ask_a_port_that_speaks_no_tls():
+    made = rendered("{router: {tls: {secretName: front}}}")
+    router = container(made.router()["spec"]["template"], "router")
+    document = json.loads(env(made.worker())["STAGELINE_DOCUMENT"])
+    assert document["health"] == "$(POD_IP):7072"
+    for each in (made.worker(), router):
+        asked = {
+            each[f"{kind}Probe"]["grpc"]["port"] for kind in ("startup", "liveness", "readiness")
+        }
+        assert asked == {7072}
+        assert 7072 in {port["containerPort"] for port in each["ports"]}
+
+
+def test_a_stage_that_speaks_plaintext_has_no_certificate():
+    made = rendered("{security: {tls: Disabled}}")
+    assert not secrets_of(made.stage())
+    assert json.loads(env(made.worker())["STAGELINE_DOCUMENT"])["credentials"] == ""
+
+
+def test_tls_is_part_of_the_revision_and_the_front_door_is_not():
+    assert rendered().record.revision != rendered("{security: {tls: Disabled}}").record.revision
+    front = "{router: {tls: {secretName: a}, auth: {tokenSecretName: b}}}"
+    assert rendered().record.revision == rendered(front).record.revision
+
+
+def test_a_router_has_a_place_for_every_secret_and_says_itself_what_is_missing():
+    made = rendered("{router: {tls: {secretName: front}, auth: {tokenSecretName: clients}}}")
+    template = made.router()["spec"]["template"]
+    router, secrets = container(template, "router"), secrets_of(template)
+    told = dict(zip(router["args"][::2], router["args"][1::2], strict=True))
+    names = {"--credentials": "llama-router-tls", "--tls": "front", "--tokens": "clients"}
+    for flag, name in names.items():
+        mount = mounts_of(router)[told[flag]]
+        assert secrets[mount["name"]] == {
+            "secretName": name, "defaultMode": 0o444, "optional": True,
+        }  # fmt: skip
+        assert mount["readOnly"]
+    (port,) = render.router_service(made.resource, made.deployment)["spec"]["ports"]
+    assert port["appProtocol"] == "https"
+
+
+def test_plaintext_routers_have_a_place_for_their_certificate_too():
+    """One of another revision may ask for it, and no router restarts for that."""
+    template = rendered("{security: {tls: Disabled}}").router()["spec"]["template"]
+    assert template == rendered().router()["spec"]["template"]
+    assert set(secrets_of(template)) == {"tls"}
