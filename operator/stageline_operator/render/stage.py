@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from math import ceil
+
+from stageline_api.pods import ContainerResources
+from stageline_api.quantity import parse_quantity
 from stageline_api.rendering import Ring, drain_seconds, stage_document
 from stageline_operator import names
 from stageline_operator.kinds import POD, Object
@@ -92,6 +96,7 @@ def _container(
             {"name": "STAGELINE_DOCUMENT", "value": document},
             {"name": "STAGELINE_TERMINATION_LOG", "value": pods.TERMINATION_LOG},
             {"name": "STAGELINE_GRACE_SECONDS", "value": f"{_grace(record, key.stage):g}"},
+            *_threads(record.spec.resources_of(key.stage)),
         ),
         ports=[
             {"name": "grpc", "containerPort": PORT, "protocol": "TCP"},
@@ -108,6 +113,18 @@ def _volumes(resource: Object, record: RevisionRecord) -> list[Object]:
     if not record.tls:
         return []
     return [secrets.volume(_TLS, names.certificate(owner(resource), "stage"))]
+
+
+def _threads(asked: ContainerResources) -> list[Object]:
+    """One for each CPU that the stage was given, where it says how many.
+
+    Else one for each of the node's, which wait for each other at every step while neighbours have
+    the CPUs: on two CPUs with four stages, a microbatch of 1 ms takes 500.
+    """
+    cpus = asked.limits.get("cpu") or asked.requests.get("cpu")
+    if cpus is None:
+        return []
+    return [{"name": "OMP_NUM_THREADS", "value": str(max(1, ceil(parse_quantity(cpus))))}]
 
 
 def _grace(record: RevisionRecord, stage: int) -> float:
