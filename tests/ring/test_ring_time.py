@@ -118,6 +118,16 @@ def test_whoever_waits_is_served_whatever_more_urgent_work_comes(flood):
     assert before <= 4 * (older + 1) + 4, f"{before} were served before one that {older} preceded"
 
 
+def test_small_requests_do_not_keep_a_large_one_out_of_a_full_cache():
+    ring = Ring([CPU] * 2, slots=8, kv_tokens=400)
+    ring.at(0.5, prompt(1, 300, 5, priority=9))
+    for key in range(2, 400):
+        ring.at(0.005 * key, prompt(key, 20, 20))
+    ring.run()
+    before = sum(1 for times in ring.tokens.values() if times[0] < ring.tokens[1][0])
+    assert before < 200, f"{before} of 400 were served before it"
+
+
 def test_the_urgent_hardly_wait():
     ring = Ring([CPU] * 2, slots=8)
     for key in range(200):

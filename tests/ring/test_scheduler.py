@@ -466,7 +466,7 @@ class Work(RuleBasedStateMachine):
         assert not self.cancelled & set(self.ended), "a cancelled request ended"
         assert self.ring.running == len(self.steps)
         assert self.ring.generating <= self.slots
-        running = list(self.ring._runs.values())
+        running = list(self.ring._floor.runs.values())
         held = sum(len(run.request.tokens) + 1 for run in running)
         assert held <= self.kv or len(running) == 1, "more is held than the cache has room for"
         assert len({run.slot for run in running}) == len(running), "a slot is shared"

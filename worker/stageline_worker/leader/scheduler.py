@@ -19,12 +19,11 @@ old one's last tokens pass before the new one takes the slot over.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from stageline_worker.leader.line import Line
+from stageline_worker.leader.admission import Admission
 from stageline_worker.leader.pace import LEAST, Extent, Pace
-from stageline_worker.leader.room import Room
 from stageline_worker.leader.sequences import Errand, Request, Run
 from stageline_worker.leader.work import Generation, Inference, QueueFull, Step, Token
 from stageline_worker.microbatch import Segment
@@ -63,13 +62,9 @@ class Scheduler:
     def __init__(self, limits: Limits, pace: Pace) -> None:
         self._limits = limits
         self._pace = pace
-        self._room = Room(limits.slots, limits.kv_tokens)
+        self._floor = Admission(limits.slots, limits.kv_tokens)
         self._errands: deque[Errand] = deque()
-        self._line = Line()
         self._requests: dict[int, Request] = {}
-        self._runs: dict[int, Run] = {}
-        self._prompts: deque[Run] = deque()  # have tokens to enter before they draw
-        self._ready: deque[Run] = deque()  # have drawn, and enter with what they drew
         self._flights: dict[int, _Flight] = {}
         self._groups = 0  # flights with runs
         self._suspects: list[Errand | Request] = []
@@ -81,7 +76,7 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """Work that has not entered the ring, or must enter it anew."""
-        return len(self._errands) + len(self._line)
+        return len(self._errands) + self._floor.waiting
 
     @property
     def running(self) -> int:
@@ -91,7 +86,7 @@ class Scheduler:
     @property
     def generating(self) -> int:
         """Generations that hold a slot."""
-        return len(self._runs)
+        return len(self._floor.runs)
 
     def add(self, work: Inference | Generation) -> None:
         """Accept work. Raises QueueFull."""
@@ -103,7 +98,7 @@ class Scheduler:
         self._order += 1
         request = Request(work, self._order, self._limits.max_len)
         self._requests[work.key] = request
-        self._line.add(request)
+        self._floor.wait(request)
 
     def cancel(self, key: int) -> None:
         """Forget this work wherever it is; what of it is in the ring comes back unheard."""
@@ -156,7 +151,7 @@ class Scheduler:
             draw += segment.sampling is not None
         if self._suspects:
             self._suspects = [work for work in self._suspects if work.suspicion.suspected]
-        self._settle()
+        self._floor.settle()
         return events
 
     def failed(self, sequence: int) -> list[int]:
@@ -176,7 +171,7 @@ class Scheduler:
         for request in requests:
             request.suspicion.suspect()
             self._suspects.append(request)
-            self._put_back(self._runs[request.key])
+            self._floor.put_back(self._floor.runs[request.key])
         return []
 
     def abort(self) -> list[int]:
@@ -192,8 +187,8 @@ class Scheduler:
         self._flights.clear()
         self._groups = self._sequence = 0
         self._errands.extendleft(reversed(errands))
-        for run in list(self._runs.values()):
-            self._put_back(run)
+        for run in list(self._floor.runs.values()):
+            self._floor.put_back(run)
         ended = [work.key for work in present if work.suspicion.convicted]
         for key in ended:
             self.cancel(key)
@@ -213,7 +208,7 @@ class Scheduler:
     def _generate(self) -> Step | None:
         if self._groups >= self._limits.groups:
             return None
-        self._admit()
+        self._floor.let_in()
         if self._limits.packs:
             parts = self._decoding()
             parts += self._chunks(parts)
@@ -229,41 +224,39 @@ class Scheduler:
         if isinstance(suspect, Errand):
             self._errands.remove(suspect)
             return self._enter(_Flight(suspect), inference=suspect.key)
-        run = self._runs.get(suspect.key)
-        if run is None:
-            run = self._take_in(suspect)
+        run = self._floor.runs.get(suspect.key) or self._floor.take_in(suspect)
         return self._enter_runs([self._chunk(run, self._limits.chunk)])
 
     def _decoding(self) -> list[tuple[Run, Segment]]:
         """The longest ready, up to a group's share."""
-        decoding = len(self._runs) - len(self._prompts)
-        share = -(-decoding // self._limits.groups)
-        runs = [self._ready.popleft() for _ in range(min(share, len(self._ready)))]
+        share, ready = -(-self._floor.decoding // self._limits.groups), self._floor.ready
+        runs = [ready.popleft() for _ in range(min(share, len(ready)))]
         # Slots side by side let a stage see their caches as one.
         runs.sort(key=lambda run: run.slot)
         return [(run, self._segment(run, 1)) for run in runs]
 
     def _chunks(self, present: list[tuple[Run, Segment]]) -> list[tuple[Run, Segment]]:
         """Tokens of those that do not draw yet, the first let in first."""
-        if not self._prompts:
+        if not self._floor.prompts:
             return []
         parts: list[tuple[Run, Segment]] = []
         budget = self._budget(_extent([segment for _, segment in present]))
-        while budget > 0 and self._prompts:
-            run, segment = self._chunk(self._prompts[0], budget)
+        while budget > 0 and self._floor.prompts:
+            run, segment = self._chunk(self._floor.prompts[0], budget)
             parts.append((run, segment))
             budget -= segment.count
         return parts
 
     def _single(self) -> list[tuple[Run, Segment]]:
         """One sequence; those that decode and those that do not yet take turns."""
-        if self._prompts and (self._prompt_next or not self._ready):
+        prompts, ready = self._floor.prompts, self._floor.ready
+        if prompts and (self._prompt_next or not ready):
             self._prompt_next = False
-            return [self._chunk(self._prompts[0], self._limits.chunk)]
+            return [self._chunk(prompts[0], self._limits.chunk)]
         self._prompt_next = True
-        if not self._ready:
+        if not ready:
             return []
-        run = self._ready.popleft()
+        run = ready.popleft()
         return [(run, self._segment(run, 1))]
 
     def _budget(self, present: Extent) -> int:
@@ -272,25 +265,24 @@ class Scheduler:
         A stage waits while the one before it has a longer microbatch than its own. So at
         saturation prompts enter over two rounds, that those of the next follow without a break.
         """
-        limits = self._limits
+        limits, floor = self._limits, self._floor
         if self._pace.boundless:
             return limits.chunk
-        decoding = len(self._runs) - len(self._prompts)
-        backlog = sum(run.left for run in self._prompts)
+        decoding, backlog = floor.decoding, floor.backlog
         if not decoding:
             return self._pace.apart(backlog, limits.groups, limits.chunk)
         share = -(-decoding // limits.groups)
-        held = sum(len(run.request.tokens) for run in self._runs.values())
-        usual = Extent(share, held * share // len(self._runs))
-        room = self._pace.beside(usual, present, self._prompts[0].entered, limits.chunk)
-        wanted = decoding + backlog // (2 if self._line else 1)
+        held = sum(len(run.request.tokens) for run in floor.runs.values())
+        usual = Extent(share, held * share // len(floor.runs))
+        room = self._pace.beside(usual, present, floor.prompts[0].entered, limits.chunk)
+        wanted = decoding + backlog // (2 if floor.waiting else 1)
         even = -(-wanted // limits.groups) - present.tokens
         return min(room, max(even, LEAST))
 
     def _chunk(self, run: Run, budget: int) -> tuple[Run, Segment]:
         segment = self._segment(run, min(run.left, budget))
         if not run.left:
-            self._prompts.remove(run)
+            self._floor.prompts.remove(run)
         return run, segment
 
     def _segment(self, run: Run, count: int) -> Segment:
@@ -320,61 +312,6 @@ class Scheduler:
         self._flights[self._sequence] = flight
         return Step(self._sequence, inference, keys, segments, tokens)
 
-    # Who holds a slot
-
-    def _admit(self) -> None:
-        while self._line:
-            request = self._line.turn
-            if not self._room.has(_needs(request)):
-                request = self._line.urgent
-                if not self._oust_for(request):
-                    return
-            self._take_in(request)
-
-    def _oust_for(self, request: Request) -> bool:
-        """Make room for it at the cost of less urgent ones; False when there are too few."""
-        while not self._room.has(_needs(request)):
-            victim = self._last_of(run for run in self._runs.values() if not run.request.by_age)
-            if victim is None or victim.request.priority <= request.priority:
-                return False
-            self._put_back(victim)
-        return True
-
-    def _settle(self) -> None:
-        """Whoever no longer fits waits until others have ended."""
-        while self._room.overfull:
-            victim = self._last_of(self._runs.values())
-            assert victim is not None
-            self._put_back(victim)
-
-    def _last_of(self, runs: Iterable[Run]) -> Run | None:
-        """The one that others need least: not let in by its age, least urgent, youngest."""
-
-        def rank(run: Run) -> tuple[bool, int, int]:
-            request = run.request
-            return not request.by_age, request.priority, request.order
-
-        return max(runs, key=rank, default=None)
-
-    def _take_in(self, request: Request) -> Run:
-        self._line.take(request)
-        run = Run(request, self._room.take(_needs(request)))
-        self._runs[request.key] = run
-        self._prompts.append(run)
-        return run
-
-    def _put_back(self, run: Run) -> None:
-        self._release(run)
-        self._line.add(run.request)
-
-    def _release(self, run: Run) -> None:
-        run.alive = False
-        del self._runs[run.request.key]
-        self._room.give(run.slot, _needs(run.request))
-        for place in (self._ready, self._prompts):
-            if run in place:
-                place.remove(run)
-
     # What comes back
 
     def _leave(self, sequence: int) -> _Flight:
@@ -383,30 +320,22 @@ class Scheduler:
         return flight
 
     def _drew(self, run: Run, token: int, draw: int) -> Token:
-        finish = run.request.append(token)
-        self._room.grow(1)
+        finish = self._floor.drew(run, token)
         if finish:
-            self._forget(run.request)
-        else:
-            self._ready.append(run)
+            self._drop(run.request)
         return Token(run.request.key, token, finish, draw)
 
     def _forget(self, request: Request) -> None:
+        self._floor.forget(request)
+        self._drop(request)
+
+    def _drop(self, request: Request) -> None:
         del self._requests[request.key]
-        if (run := self._runs.get(request.key)) is not None:
-            self._release(run)
-        else:
-            self._line.remove(request)
         self._clear(request)
 
     def _clear(self, work: Errand | Request) -> None:
         if work in self._suspects:
             self._suspects.remove(work)
-
-
-def _needs(request: Request) -> int:
-    """Tokens of the KV cache, that of the next token included."""
-    return len(request.tokens) + 1
 
 
 def _extent(segments: Sequence[Segment]) -> Extent:
