@@ -15,7 +15,7 @@ from stageline_operator.observed import PodKey
 from stageline_operator.planning import Planning
 from stageline_operator.reasons import Reason
 from stageline_operator.refusals import refusal
-from stageline_operator.situation import Pipeline, Situation, Stage
+from stageline_operator.situation import Pipeline, Router, Situation, Stage
 from stageline_operator.truth import CONFIG_REASONS, IMAGE_REASONS, PodTruth
 
 _BY_WORD: Final = {
@@ -194,10 +194,16 @@ def _of_router(situation: Situation) -> Iterator[Problem]:
             why = _why(truth, name, "spec.router")
             yield Problem(Reason.ROUTER_FAILED, f"the router (pod {name}): {why}")
     if not router.settled:
-        yield Problem(
-            Reason.ROUTER_STARTING,
-            f"{router.updated} of {router.wanted} routers are made, {router.available} answer",
-        )
+        words = f"{router.updated} of {router.wanted} routers are made, {router.available} answer"
+        yield Problem(Reason.ROUTER_STARTING, "; ".join((words, *_awaited(router))))
+
+
+def _awaited(router: Router) -> Iterator[str]:
+    """What the first router that is not ready waits for."""
+    for name, truth in router.pods:
+        if not truth.ready and not truth.deleting and truth.message:
+            yield f"pod {name}: {truth.message}"
+            return
 
 
 def _why(truth: PodTruth, pod: str, spec: str = "spec") -> str:

@@ -187,7 +187,8 @@ def _at_work(status: Object) -> PodTruth:
     states = [container.get("state", {}) for container in _containers(status)]
     if states and all("running" in state for state in states):
         return PodTruth("Starting", message=joined("it is not ready yet", _came_from(status)))
-    return PodTruth("Pending", message="it waits for its volumes, its network or its image")
+    words = "it waits for its volumes, its network or its image: kubectl describe pod says which"
+    return PodTruth("Pending", message=words)
 
 
 def _came_from(status: Object) -> str:

@@ -265,6 +265,15 @@ TABLE = {
         scene(A0, front=router(0)),
         ("Ready=False RouterStarting", "RouterReady=False RouterStarting"),
     ),
+    "a router waits for a Secret": Told(
+        scene(
+            A0,
+            front=router(0),
+            router_pods={"r-0": pod(ready=False, container=waiting("ContainerCreating", ""))},
+        ),
+        ("Ready=False RouterStarting",),
+        "0 answer; pod r-0: it waits for its volumes, its network or its image: kubectl describe",
+    ),
     "router has no image": Told(
         scene(
             A0,
