@@ -6,9 +6,12 @@ make what is for `stageline_operator.rotation` to say.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from functools import wraps
+from typing import Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -18,6 +21,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from stageline_wire.roles import Role, server_name
 
+_T = TypeVar("_T")
+_MOST_REMEMBERED: Final = 16_384
 _EARLY: Final = timedelta(minutes=5)
 """By which a certificate is valid before it is made: no two nodes have the same clock."""
 _LONGEST_NAME: Final = 64  # of an X.509 common name
@@ -83,20 +88,40 @@ def issue(authority: Pair, role: Role, now: datetime, life: timedelta) -> Pair:
     return _pair(made.sign(signing, hashes.SHA256()), key)
 
 
+def _remembered(ask: Callable[..., _T]) -> Callable[..., _T]:
+    """Answers by a digest of what was asked, which is the same at each look; no key is kept."""
+    known: dict[bytes, _T] = {}
+
+    @wraps(ask)
+    def answer(*asked: bytes | str) -> _T:
+        parts = [part.encode() if isinstance(part, str) else part for part in asked]
+        digest = hashlib.sha256(b"\0".join(parts)).digest()
+        if digest not in known:
+            if len(known) >= _MOST_REMEMBERED:
+                known.clear()
+            known[digest] = ask(*asked)
+        return known[digest]
+
+    return answer
+
+
+@_remembered
 def life(certificate: bytes) -> Life:
     """Of the first certificate in a PEM; ValueError when there is none."""
     read = _certificate(certificate)
     return Life(read.not_valid_before_utc + _EARLY, read.not_valid_after_utc)
 
 
-def fits(pair: Pair) -> bool:
+@_remembered
+def fits(certificate: bytes, key: bytes) -> bool:
     """Whether the key is the certificate's."""
     try:
-        return bool(_certificate(pair.certificate).public_key() == _key(pair.key).public_key())
+        return bool(_certificate(certificate).public_key() == _key(key).public_key())
     except ValueError:
         return False
 
 
+@_remembered
 def vouches(authority: bytes, certificate: bytes, role: Role) -> bool:
     """Whether the certificate is one of `role`, and the authority has signed it."""
     try:

@@ -116,7 +116,7 @@ def _held(data: Data | None, ruling: Authority, role: Role, now: datetime) -> di
     pair = Pair(found.get("tls.crt", b""), found.get("tls.key", b""))
     current = ruling.current
     if not (
-        fits(pair)
+        fits(pair.certificate, pair.key)
         and vouches(current.certificate, pair.certificate, role)
         and now < _due(pair.certificate)
     ):
@@ -132,7 +132,7 @@ def _due(certificate: bytes) -> datetime:
 
 def _usable(data: Data, name: str, now: datetime) -> Pair | None:
     pair = Pair(data.get(f"{name}.crt", b""), data.get(f"{name}.key", b""))
-    return pair if fits(pair) and now < life(pair.certificate).ends else None
+    return pair if fits(pair.certificate, pair.key) and now < life(pair.certificate).ends else None
 
 
 def _read(certificate: bytes) -> bool:

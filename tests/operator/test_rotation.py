@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stageline_operator.authority import Pair, fits, issue, life, new_authority, vouches
+from stageline_operator.authority import fits, issue, life, new_authority, vouches
 from stageline_operator.rotation import (
     AUTHORITY_LIFE,
     HOLDERS,
@@ -63,7 +63,7 @@ def test_at_first_everything_is_made_and_then_nothing_is_written():
     assert not first.broken
     for role in HOLDERS:
         held = first.held[role]
-        assert fits(Pair(held["tls.crt"], held["tls.key"]))
+        assert fits(held["tls.crt"], held["tls.key"])
         assert believes(held, first.held["stage"], "stage", NOW)
     secrets.now = first.again - timedelta(seconds=1)
     secrets.look()
@@ -142,7 +142,7 @@ def test_what_somebody_changes_in_a_certificate_is_brought_back(key, content):
     first = secrets.look()
     secrets.held["router"] = {**secrets.held["router"], key: content}
     after = secrets.look()
-    assert fits(Pair(after.held["router"]["tls.crt"], after.held["router"]["tls.key"]))
+    assert fits(after.held["router"]["tls.crt"], after.held["router"]["tls.key"])
     assert after.held["router"]["ca.crt"] == first.held["router"]["ca.crt"]
     assert after.held["stage"] == first.held["stage"], "the others keep theirs"
     assert not after.broken

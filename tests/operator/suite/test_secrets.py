@@ -6,7 +6,7 @@ import json
 import pytest
 
 from stageline_operator import secrets
-from stageline_operator.authority import Pair, fits, vouches
+from stageline_operator.authority import fits, vouches
 from stageline_operator.kinds import EVENT, PIPELINE_DEPLOYMENT, POD, SECRET
 from support.podstatus import ready, waiting
 
@@ -34,7 +34,7 @@ async def test_each_role_has_a_certificate_and_no_pod_has_the_authority(world):
         for role in ("stage", "router"):
             held = data(found[f"llama-{role}-tls"])
             assert set(held) == {"ca.crt", "tls.crt", "tls.key"}
-            assert fits(Pair(held["tls.crt"], held["tls.key"]))
+            assert fits(held["tls.crt"], held["tls.key"])
             assert vouches(data(found["llama-ca"])["tls.crt"], held["tls.crt"], role)
         mounted = {
             volume["secret"]["secretName"]
@@ -77,7 +77,7 @@ async def test_what_a_pod_waits_for_is_brought_back(world, monkeypatch, what):
 
         async def is_mended():
             held = (await mine(world)).get("llama-stage-tls", {})
-            return held and fits(Pair(held["tls.crt"], held["tls.key"]))
+            return held and fits(held["tls.crt"], held["tls.key"])
 
         await world.eventually(is_mended, "the Secret is as it should be")
         after = await mine(world)
