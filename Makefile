@@ -56,6 +56,8 @@ bench: $(INSTALLED) ## Measure the ring against the same model uncut, and how fa
 	$(BIN)/python bench/leader.py $(BENCH_ARGS)
 	$(BIN)/python bench/router.py $(BENCH_ARGS)
 	$(BIN)/python bench/waits.py $(BENCH_ARGS)
+	$(BIN)/python bench/hop.py $(BENCH_ARGS)
+	$(BIN)/python bench/loop.py $(BENCH_ARGS)
 	$(BIN)/python bench/roundtrip.py $(BENCH_ARGS)
 
 bench-rivals: $(INSTALLED) .rivals/.installed ## The same beside vLLM, in an environment of 3 GB of its own

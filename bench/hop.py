@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-from pair import LINKS, SESSION, Links, beside, pin  # first: it sets torch's threads
-
 import torch
 import torch.distributed as dist
+from pair import LINKS, SESSION, Links, beside, pin
 
 from stageline_wire import Frame, Kind
 from stageline_worker.tensors import from_view, to_view
@@ -92,8 +91,9 @@ def show(name: str, size: int, taken: dict[str, list[Cost]]) -> None:
         x_gloo = statistics.median(a.clock / b.clock for a, b in gloo)
         target = TARGETS.get((way, size))
         said = f"   (target {target:.2f} x raw TCP)" if target else ""
-        print(f"{way:>8}  {size / clock / 1e9:8.2f}  {clock * 1e6:12.1f}  {x_raw:9.2f}  {x_gloo:6.1f}"
-              f"   {sending * 1e6:12.1f}  {receiving * 1e6:7.1f}  {x_cpu:9.2f}{said}")  # fmt: skip
+        print(f"{way:>8}  {size / clock / 1e9:8.2f}  {clock * 1e6:12.1f}  {x_raw:9.2f}  "
+              f"{x_gloo:6.1f}   {sending * 1e6:12.1f}  {receiving * 1e6:7.1f}  {x_cpu:9.2f}"
+              f"{said}")  # fmt: skip
 
 
 class Sender:
