@@ -60,6 +60,7 @@ class Ring:
         costs: list[Callable[[Step], float]],
         *,
         stretch: float = Timing().stretch,
+        hop: float = HOP,
         **limits: int,
     ) -> None:
         stages = len(costs)
@@ -68,6 +69,7 @@ class Ring:
             "groups": stages, "in_flight": stages + 1, "max_waiting": 10**6, **limits,
         }  # fmt: skip
         self.now = 0.0
+        self._hop = hop
         self.scheduler = Scheduler(Limits(**fields), Pace(stretch))
         self.stages = [Stage(cost) for cost in costs]
         self.arrived: dict[int, float] = {}
@@ -124,7 +126,7 @@ class Ring:
 
         def done() -> None:
             passed = (step, max(slowest, seconds))
-            self._push(self.now + HOP, lambda: self._arrive(at + 1, passed))
+            self._push(self.now + self._hop, lambda: self._arrive(at + 1, passed))
             self._next(at)
 
         self._push(stage.free, done)

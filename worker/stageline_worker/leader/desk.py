@@ -10,14 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from stageline_wire import Frame, FrameError, Kind
 from stageline_wire.logs import log
 from stageline_worker.leader.drain_rate import DrainRate
+from stageline_worker.leader.draws import read_logprobs, read_tokens
 from stageline_worker.leader.outbox import Outbox, Said
 from stageline_worker.leader.requests import BadRequest, Id, generation, inference, request_id
 from stageline_worker.leader.scheduler import Scheduler
@@ -294,8 +293,8 @@ class Desk:
     def _tokens(self, step: Step, result: Microbatch, seconds: float) -> None:
         assert self._scheduler is not None
         draws = self._scheduler.expects(step.sequence)
-        tokens = _read_tokens(result.tensors, draws)
-        told = _read_logprobs(result.tensors, draws)
+        tokens = read_tokens(result.tensors, draws)
+        told = read_logprobs(result.tensors, draws)
         by_router: dict[Outbox, list[Said]] = {}
         for event in self._scheduler.returned(step.sequence, tokens, seconds):
             work = self._works[event.key]
@@ -339,26 +338,3 @@ class Desk:
 
 def _size(microbatch: Microbatch) -> int:
     return max(1, *(tensor.numel() for tensor in microbatch.tensors.values()))
-
-
-def _read_tokens(tensors: dict[str, Tensor], expected: int) -> list[int]:
-    tokens = tensors.get("tokens")
-    if tokens is None or tokens.numel() != expected:
-        found = "no tokens" if tokens is None else f"{tokens.numel()} tokens"
-        raise FrameError(f"the last stage answered {found} where {expected} were due")
-    return [int(token) for token in tokens.tolist()]
-
-
-def _read_logprobs(tensors: dict[str, Tensor], draws: int) -> list[list[Any]]:
-    """[logprob, [[id, logprob], ...]] of each draw; empty when no draw asked for them."""
-    values, ids = tensors.get("logprobs"), tensors.get("logprob_ids")
-    if values is None or ids is None:
-        return []
-    if values.ndim != 2 or values.shape != ids.shape or len(values) != draws:
-        raise FrameError(f"the last stage told logprobs {list(values.shape)} of {draws} draws")
-    rows = zip(ids.tolist(), values.tolist(), strict=True)
-    return [[row[0], _likeliest(found[1:], row[1:])] for found, row in rows]
-
-
-def _likeliest(ids: list[int], values: list[float]) -> list[list[float]]:
-    return [[token, value] for token, value in zip(ids, values, strict=True) if token >= 0]
