@@ -2,12 +2,13 @@
 
 Memory of a stage is the sum of
 - weights, in the type that the stage holds them in;
-- KV room: sequences x tokens that the layer's cache keeps x KV values of a token x bytes of one;
+- KV room: sequences x tokens that the layer's cache keeps x KV values of a token x bytes of one,
+  which a stage allocates before it says that it is loaded;
 - runtime: RUNTIME_BYTES for the process itself (interpreter, libraries, CUDA context), and
   ACTIVATION_VALUES x hidden size for each token of the largest microbatch, which is about what a
   layer holds at once (residual, query, key, value, a feed-forward of up to 3.5 x hidden three
-  times, the frames that come and go); on the last stage also the logits of each sequence and
-  their probabilities, in float32.
+  times, the frames that come and go); on the last stage also DRAW_BYTES for each sequence and
+  token of the vocabulary: logits, weights and their sums, and the tokens that penalties count.
 
 Time of a unit is a + b x bytes touched + c x floating point operations. The coefficients were
 fitted on nine architectures (correlation with measured times 0.98 decoding, 0.97 in a forward
@@ -32,6 +33,7 @@ ComputeDtype = Literal["float32", "bfloat16", "float16"]
 DTYPE_BYTES: dict[ComputeDtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 RUNTIME_BYTES = 512 * 1024**2
 ACTIVATION_VALUES = 16
+DRAW_BYTES = 32
 TOKENS_OF_AN_UNBOUNDED_ROW = 256  # ViT-B/16 has 197
 
 
@@ -160,7 +162,7 @@ def _head(profile: ModelProfile, settings: Settings) -> Load:
     generates = profile.task == "generate"
     return Load(
         weight_bytes=own * value,
-        runtime_bytes=2 * 4 * settings.max_sequences * profile.vocab_size * generates,
+        runtime_bytes=DRAW_BYTES * settings.max_sequences * profile.vocab_size * generates,
         picoseconds=EDGE_PICOSECONDS * (elements > 0)
         + elements * value * regime.picoseconds_per_byte
         + operations * regime.picoseconds_per_operation,

@@ -5,6 +5,7 @@ import pytest
 from stageline_api.sizing import (
     ACTIVATION_VALUES,
     DECODE,
+    DRAW_BYTES,
     EDGE_PICOSECONDS,
     RUNTIME_BYTES,
     Settings,
@@ -55,7 +56,7 @@ def test_first_and_last_stage_hold_embedding_and_head():
     assert load.beside_layers(1, 3).weight_bytes == 0
     assert load.beside_layers(1, 3).needs_bytes == every
     assert load.beside_layers(2, 3).weight_bytes == 100 * 8 * 2
-    assert load.beside_layers(2, 3).runtime_bytes == every + 2 * 4 * 4 * 100, "logits of 4"
+    assert load.beside_layers(2, 3).runtime_bytes == every + DRAW_BYTES * 4 * 100, "draws of 4"
     assert load.beside_layers(0, 1).weight_bytes == 2 * 100 * 8 * 2
 
 
