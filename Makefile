@@ -53,6 +53,7 @@ e2e: $(INSTALLED) ## Install on the Kubernetes cluster of KUBECONFIG, serve, kil
 
 bench: $(INSTALLED) ## Measure the ring against the same model uncut, and how fast the operator answers
 	$(BIN)/python bench/ring.py $(BENCH_ARGS)
+	$(BIN)/python bench/engine.py $(BENCH_ARGS)
 	$(BIN)/python bench/leader.py $(BENCH_ARGS)
 	$(BIN)/python bench/router.py $(BENCH_ARGS)
 	$(BIN)/python bench/waits.py $(BENCH_ARGS)

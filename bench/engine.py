@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(DENSE)}; all of them")
+    parser.add_argument("--quick", action="store_true", help="llama alone, for CI")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
@@ -82,7 +83,7 @@ def main() -> None:
     print(f"{'batch ' + str(asked.batch):12}{'ms a step':>10}{'x plain':>9}{'x alone':>9}"
           f"{'largest difference of logits':>31}{'batch 32: tokens/s':>23}"
           f"{'x generate':>12}")  # fmt: skip
-    for name in asked.names or DENSE:
+    for name in asked.names or (["llama"] if asked.quick else DENSE):
         with tempfile.TemporaryDirectory() as folder:
             make(name, asked.layers, Path(folder))
             show(name, Path(folder), asked.layers, asked.batch, asked.steps)
