@@ -80,6 +80,7 @@ async def test_no_secret_value_is_anywhere_but_in_secrets(tmp_path):
             if path.is_file() and path.suffix in (".log", ".termination")
         }
         mounted = [path for path in (tmp_path / "state").rglob("tls.key") if path.is_file()]
+        assert {path.stat().st_mode & 0o777 for path in mounted} == {0o600}
         running.signal(signal.SIGINT)
         assert await running.end() == 0
     said |= {obj["metadata"]["name"]: json.dumps(obj) for obj in objects}
