@@ -236,3 +236,31 @@ def test_a_router_without_what_the_spec_names_says_so_and_does_not_start(
         pass
     assert sentence in str(refused.value)
     assert "PRIVATE" not in str(refused.value)
+
+
+# The router's own certificate
+
+
+def test_a_router_says_that_it_has_no_certificate_and_serves_once_it_has_one(
+    folder, checkpoint, tmp_path
+):
+    ours = Authority()
+    ours.folder(tmp_path / "stage", "stage")
+    document = stage_documents("/toy", [1], credentials=str(tmp_path / "stage"))
+    with LocalPipeline(document, toy, QUICK) as pipeline:
+        pipeline.start()
+        told = router_document(checkpoint, [])
+        address = PipelineAddress(name="llama-0", leader=pipeline.leader, tls=True)
+        told = told.model_copy(update={"pipelines": (address,)})
+        own = tmp_path / "router"
+        with (
+            router(told, [pipeline], Folders(own)) as front,
+            triton.InferenceServerClient(front.address) as client,
+        ):
+            tensor = triton.InferInput("input_ids", [1, 2], "INT64")
+            tensor.set_data_from_numpy(numbers([[1, 2]]))
+            with pytest.raises(triton.InferenceServerException) as refused:
+                client.infer("model", [tensor], timeout=None, client_timeout=2)
+            assert f"there is no {own}/ca.crt to be read" in refused.value.message()
+            ours.folder(own, "router")
+            assert client.infer("model", [tensor], client_timeout=20).as_numpy("last") is not None
