@@ -17,7 +17,7 @@ from support.clients import text_input
 
 MODEL = "tiny-llama"
 PROMPT = "The value of the "
-MAX_TOKENS = 64
+MAX_TOKENS = 16
 ANSWER_SECONDS = 60.0
 _FORWARDING = re.compile(r"Forwarding from (127\.0\.0\.1:\d+)")
 

@@ -1,6 +1,5 @@
 """One installation, on which the tests of this folder follow each other in their order."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -27,8 +26,7 @@ _durations = []
 def pytest_configure():
     if lack := missing():
         raise pytest.UsageError(lack)
-    keep = os.environ.get("E2E_KEEP")
-    if not keep and (there := kubectl("get", "crd", CRD, "--ignore-not-found", "--output=name")):
+    if there := kubectl("get", "crd", CRD, "--ignore-not-found", "--output=name"):
         words = "make e2e installs Stageline, and this cluster has it already"
         raise pytest.UsageError(f"{words}: {there.strip()}")
 
@@ -62,10 +60,8 @@ def images():
 def cleaned_up():
     """Nothing is left of a run, however it went."""
     yield
-    if os.environ.get("E2E_KEEP"):
-        return
     kubectl("delete", "pld", "--all", "--namespace", MODELS, "--ignore-not-found", "--timeout=60s")
-    until(lambda: not _pods_of_models() or None, "the end of the pods", 60)
+    until(lambda: not items("pods", "--namespace", MODELS), "the end of the pods", 60)
     helm("uninstall", "stageline", "--namespace", SYSTEM, "--ignore-not-found", "--wait")
     hands.remove()
     spaces = ("namespace", SYSTEM, MODELS, hands.NAMESPACE)
@@ -94,10 +90,6 @@ def restricted_namespace(name):
     body = {"apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": _RESTRICTED}}  # fmt: skip
     kubectl("apply", "-f", "-", fed=yaml.safe_dump(body))
-
-
-def _pods_of_models():
-    return [pod for pod in items("pods", "--namespace", MODELS) if pod["status"]]
 
 
 def _state():

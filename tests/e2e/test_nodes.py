@@ -19,7 +19,7 @@ from e2e.conftest import CHART, CHECKPOINT, CRD, MODELS, SAMPLE, SYSTEM, restric
 from e2e.deployment import Key, life_of
 from e2e.images import build, load
 
-LEAVING_SECONDS = 8.0
+LEAVING_SECONDS = {0: 29.0, 1: 8.0}  # a leader finishes what it has accepted; SIGKILL is at 30
 NODE_SECONDS = 300.0
 
 
@@ -116,7 +116,7 @@ def test_a_deleted_stage_is_replaced_alone(model, expected, stage):
     changed = {one for one in before if before[one] != after[one]}
     assert changed == {key}, "a neighbour was restarted or replaced"
     assert set(model.loads().values()) == {1}, "a stage has loaded its weights again"
-    assert took < LEAVING_SECONDS, f"the deleted pod was there for {took:.1f} s"
+    assert took < LEAVING_SECONDS[stage], f"the deleted pod was there for {took:.1f} s"
 
 
 @pytest.mark.parametrize("stage", [1, 0])
