@@ -8,6 +8,7 @@ import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
+_FILE_PAGES = ("active_file", "inactive_file")
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -28,8 +29,8 @@ def _container() -> int | None:
     used = _number(_CGROUP / "memory.current")
     if limit is None or used is None:
         return None
-    pages = _field(_CGROUP / "memory.stat", "file", 1) or 0
-    return max(limit - used + pages, 0)
+    pages = (_field(_CGROUP / "memory.stat", name, 1) or 0 for name in _FILE_PAGES)
+    return max(limit - used + sum(pages), 0)
 
 
 def _number(path: Path) -> int | None:
