@@ -108,19 +108,20 @@ class SocketOutlet:
         self._waker.wake()
 
     def _take_credits(self, count: int) -> None:
+        needed = self._used + count
         has_waited = False
-        while self._broken is not None or self._granted - self._used < count:
+        while self._broken is not None or self._granted < needed:
             if self._broken is not None:
                 raise LinkError(str(self._broken))
             self._starves = True
-            if (
-                not self._read(timely=has_waited, starves=True)
-                and self._granted - self._used < count
-            ):
+            if not self._read(timely=has_waited, starves=True) and self._granted < needed:
                 self._await_reply()
                 has_waited = True
-        self._starves = False
-        self._used += count
+        self._used = needed
+        if self._starves:
+            self._starves = False
+            if self._wants_sample:  # for which the link's thread has not listened meanwhile
+                self._waker.wake()
 
     def _await_reply(self) -> None:
         assert self._wire is not None, "a link carries frames only after connect"
