@@ -8,7 +8,7 @@ whatever goes wrong, once for each reason.
 
 from __future__ import annotations
 
-from stageline_api.status import Condition
+from stageline_api.status import UNSEEN, Condition
 from stageline_operator.conditions import is_bad
 from stageline_operator.decision import Notice
 from stageline_operator.kinds import Object
@@ -20,14 +20,16 @@ def notices(previous: Object, new: Object) -> tuple[Notice, ...]:
     before = {condition.type: condition for condition in _conditions(previous)}
     told: dict[str, Notice] = {}
     for condition in _conditions(new):
-        if _is_news(before.get(condition.type), condition):
+        if _is_news(before.get(condition.type), condition, is_new=previous == UNSEEN):
             told.setdefault(condition.reason, _notice(condition))
     return tuple(told.values())
 
 
-def _is_news(before: Condition | None, now: Condition) -> bool:
+def _is_news(before: Condition | None, now: Condition, *, is_new: bool) -> bool:
+    """`is_new`: it never had a status of ours. (One that is lost is written again in silence.)"""
     if before is None:
-        return is_bad(now)
+        begins = is_new and now.type in ("Ready", "Planned") and now.status == "True"
+        return begins or is_bad(now)
     if (before.status, before.reason) == (now.status, now.reason):
         return False
     flipped = before.status != now.status

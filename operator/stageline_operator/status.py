@@ -255,7 +255,7 @@ def _patience(before: PipelineDeploymentStatus, after: PipelineDeploymentStatus)
     """None where something is wrong or was, or something is so that one acts on."""
     if any(map(is_bad, (*before.conditions, *after.conditions))):
         return None
-    if not before.conditions:
+    if not before.conditions and not _is_true(after, "Ready"):
         return 0.0
     is_a_mere_step = (
         before.observed_generation == after.observed_generation

@@ -309,6 +309,14 @@ def test_a_resource_that_the_api_server_says_is_pending_was_not_seen_and_need_no
     assert life.condition("Ready")["lastTransitionTime"] == rfc3339(NOW)
 
 
+def test_a_new_resource_that_is_ready_at_first_sight_is_told_at_once():
+    life = Life()
+    life.status = UNSEEN
+    assert life.see(scene(A0))
+    assert life.waits is None
+    assert [notice.reason for notice in life.told] == ["Serving", "Planned"]
+
+
 def test_conditions_of_others_are_left_to_them():
     life = Life()
     life.see(scene(A0))
