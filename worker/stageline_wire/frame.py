@@ -52,6 +52,9 @@ class Kind(IntEnum):
     FAILURE = 21  # leader to router: an id that ended badly, with a sentence
 
 
+_KINDS = {kind.value: kind for kind in Kind}
+
+
 class FrameError(Exception):
     """A frame that cannot be read; the message says what is wrong with it."""
 
@@ -112,7 +115,9 @@ def decode(buffer: Buffer) -> Frame:
 
     Raises FrameError when the buffer is not one whole, consistent frame.
     """
-    view = memoryview(buffer).toreadonly().cast("B")
+    view = memoryview(buffer).toreadonly()
+    if view.format != "B":
+        view = view.cast("B")
     if len(view) < _HEADER.size:
         raise FrameError(f"the frame is truncated: {len(view)} bytes, its header alone has 48")
     magic, version, kind, count, n_meta, n_table, session, sequence, total, _ = _HEADER.unpack_from(
@@ -151,10 +156,9 @@ def _padded(tensors: tuple[TensorView, ...], offset: int) -> Iterator[Buffer]:
 
 
 def _kind(value: int) -> Kind:
-    try:
-        return Kind(value)
-    except ValueError:
-        raise FrameError(f"frame kind {value} is unknown") from None
+    if (kind := _KINDS.get(value)) is None:
+        raise FrameError(f"frame kind {value} is unknown")
+    return kind
 
 
 def _meta(data: memoryview) -> Mapping[str, Any]:
