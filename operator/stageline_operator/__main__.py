@@ -12,6 +12,10 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVarTuple, Unpack
 
+# The core's own lines, of every dial that fails, would stand between ours; it reads this when it is
+# imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 from stageline_operator import handlers, health, logs
 from stageline_operator.cluster import KubeCluster
 from stageline_operator.connection import NoConnectionError, configuration
