@@ -175,8 +175,9 @@ def test_a_microbatch_that_is_refused_changes_no_slot():
     stage.forward(Microbatch({"input_ids": ids[4:5]}, (Segment(4, 4, 1),)))
 
 
-def test_a_slot_whose_microbatch_broke_half_way_must_begin_anew(monkeypatch):
-    stage = load(str(zoo.checkpoint("mistral")), (0, 3))
+@pytest.mark.parametrize("name", ["mistral", "phi3_longrope"])
+def test_a_slot_whose_microbatch_broke_half_way_must_begin_anew(name, monkeypatch):
+    stage = load(str(zoo.checkpoint(name)), (0, 3))
     ids = tokens(1, 20)[0]
     stage.forward(Microbatch({"input_ids": ids[:12]}, (Segment(0, 0, 12),)))
     with monkeypatch.context() as patch:

@@ -82,12 +82,13 @@ def generate(
 
 def greedy(model: Any, prompt: Tensor, count: int) -> list[int]:
     """The same tokens by the uncut model's own `generate`."""
-    made = model.generate(
-        prompt[None],
-        attention_mask=torch.ones_like(prompt)[None],
-        max_new_tokens=count,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
+    with torch.inference_mode():
+        made = model.generate(
+            prompt[None],
+            attention_mask=torch.ones_like(prompt)[None],
+            max_new_tokens=count,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
     return made[0, len(prompt) :].tolist()

@@ -92,6 +92,7 @@ class OneByOne:
             for segment, cache, part in zip(segments, caches, parts, strict=True)
             if (result := self._segment(segment, cache, part)) is not None
         ]
+        self._slots.update(zip((segment.slot for segment in segments), caches, strict=True))
         if not self._cut.last:
             return torch.cat(results, dim=1)
         return torch.cat(results) if results else _no_logits(self._cut)
@@ -100,12 +101,16 @@ class OneByOne:
         self._slots.clear()
 
     def _enter(self, segments: Sequence[Segment]) -> list[StageCache]:
-        held = {slot: cache.tokens for slot, cache in self._slots.items()}
-        check_starts(segments, held)
-        for segment in segments:
-            if segment.start == 0:
-                self._slots[segment.slot] = StageCache(self._cut.model.config, *self._cut.layers)
-        return [self._slots[segment.slot] for segment in segments]
+        """The caches of their slots, taken out: if one fails half way, nobody may go on there."""
+        check_starts(segments, {slot: cache.tokens for slot, cache in self._slots.items()})
+        held = [self._slots.pop(segment.slot, None) for segment in segments]
+        return [
+            cache if cache is not None and segment.start else self._new_cache()
+            for segment, cache in zip(segments, held, strict=True)
+        ]
+
+    def _new_cache(self) -> StageCache:
+        return StageCache(self._cut.model.config, *self._cut.layers)
 
     def _segment(self, segment: Segment, cache: StageCache, part: Tensor) -> Tensor | None:
         cut, draws = self._cut, segment.sampling is not None

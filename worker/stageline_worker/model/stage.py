@@ -164,7 +164,9 @@ class Stage:
         if self.last:
             return self._sampler.draw(computed, segments, ids)
         counted = any(segment.prompt is not None for segment in segments)
-        return {HIDDEN: computed} | ({_IDS: ids} if counted and ids is not None else {})
+        return {HIDDEN: computed.contiguous()} | (
+            {_IDS: ids} if counted and ids is not None else {}
+        )
 
     def _packed(self, microbatch: Microbatch) -> Tensor:
         """[1, tokens] of ids on stage 0, [1, tokens, hidden] on others."""
