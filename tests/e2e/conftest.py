@@ -60,7 +60,8 @@ def images():
 def cleaned_up():
     """Nothing is left of a run, however it went."""
     yield
-    kubectl("delete", "pld", "--all", "--namespace", MODELS, "--ignore-not-found", "--timeout=60s")
+    if kubectl("get", "crd", CRD, "--ignore-not-found", "--output=name"):
+        kubectl("delete", "pld", "--all", "--namespace", MODELS, "--timeout=60s")
     until(lambda: not items("pods", "--namespace", MODELS), "the end of the pods", 60)
     helm("uninstall", "stageline", "--namespace", SYSTEM, "--ignore-not-found", "--wait")
     hands.remove()

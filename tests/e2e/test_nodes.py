@@ -197,13 +197,14 @@ def test_a_node_dies_and_the_model_is_whole_on_the_others(model, expected):
     until(lambda: _all_elsewhere(model, away), f"the model serving without {away}", NODE_SECONDS)
     model.settle(pipelines=2)
     answers(model, expected)
+    kubectl("delete", "node", away)  # as who looks after it does: the cluster forgets its pods
     lives = model.lives()
     assert {key: lives[key] for key in kept} == kept, "a stage of another node was touched"
 
 
 def test_nothing_is_left_of_a_deleted_model(model):
     model.kubectl("delete", "pld", model.name, "--timeout=60s")
-    until(lambda: not model.left(), "the end of all that it owned", 90)
+    until(lambda: not model.left(), "the end of all that it owned", 180)
 
 
 def test_helm_uninstalls_all_but_the_crd():
