@@ -78,7 +78,7 @@ class Links:
     def dial(self, name: str, address: str) -> Outlet:
         """A link over that transport."""
         transport = self._grpc if name == "grpc" else self._sockets[name]
-        outlet = transport.dial(address, Frame(Kind.HELLO, SESSION), print)
+        outlet = transport.dial(address, Frame(Kind.HELLO, SESSION), lambda reason: None)
         outlet.connect(_SECONDS)
         assert outlet.transport == name, f"{outlet.transport} in place of {name}"
         return outlet

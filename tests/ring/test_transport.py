@@ -272,6 +272,14 @@ def test_a_tensor_of_256_MiB_arrives_and_small_ones_around_it(plain_ends):
         assert torch.equal(from_view(inlet.receive(6 * SECONDS).tensors[0]), tensor)
 
 
+def test_a_thousand_tensors_arrive(ends):
+    outlet, inlet = ends.link()
+    tensors = tuple(to_view(str(n), torch.full((n % 7,), n)) for n in range(1000))
+    outlet.send(Frame(Kind.MICROBATCH, SESSION, 1, {}, tensors))
+    got = inlet.receive(SECONDS).tensors
+    assert [from_view(view).tolist() for view in got] == [[n] * (n % 7) for n in range(1000)]
+
+
 @pytest.mark.parametrize("name", DATATYPES)
 def test_every_datatype_arrives_bit_for_bit(ends, name):
     outlet, inlet = ends.link()

@@ -25,10 +25,13 @@ class Backlog:
         """An encoded frame; True when some of it must wait. Raises OSError."""
         length = sum(map(len, frame))
         frame.append(bytes(padded(length) - length))
-        rest = frame if self._waiting else after(frame, self._wire.write(frame))
-        if rest:
-            self._waiting.append(rest)
-        return bool(rest)
+        if not self._waiting:
+            count = self._wire.write(frame)
+            if count == padded(length):
+                return False
+            frame = after(frame, count)
+        self._waiting.append(frame)
+        return True
 
     def flush(self) -> None:
         """What the wire takes now. Raises OSError."""

@@ -17,6 +17,7 @@ from stageline_wire.frame import Buffer
 READABLE = select.POLLIN | select.POLLRDHUP
 WRITABLE = select.POLLOUT
 HUNG_UP = select.POLLRDHUP
+_MOST_BUFFERS = 1024  # the kernel takes no more at once
 
 
 class WaitOver(Exception):
@@ -56,7 +57,7 @@ class PlainWire:
 
     def write(self, buffers: Sequence[Buffer]) -> int:
         try:
-            return self._send(buffers)
+            return self._send(buffers if len(buffers) <= _MOST_BUFFERS else buffers[:_MOST_BUFFERS])
         except BlockingIOError:
             return 0
 
