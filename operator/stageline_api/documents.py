@@ -87,6 +87,8 @@ class RouterDocument(_Document):
         description="host:port of a health service in plaintext, which probes ask; none if empty.",
     )
     pipelines: tuple[PipelineAddress, ...]
+    tls_secret: str = Field(default="", description="Secret of the certificate for clients.")
+    token_secret: str = Field(default="", description="Secret of the tokens of clients.")
     max_batch_size: int = Field(default=32, ge=1, description="Rows in one microbatch.")
     max_delay_milliseconds: float = Field(
         default=2.0, ge=0, description="Time that a request may wait for others to fill a batch."

@@ -130,6 +130,8 @@ def router_document(
         listen=listen,
         health=health,
         pipelines=tuple(pipelines),
+        tls_secret=spec.router.tls.secret_name if spec.router.tls else "",
+        token_secret=spec.router.auth.token_secret_name if spec.router.auth else "",
         max_batch_size=spec.batching.max_batch_size,
         max_delay_milliseconds=parse_duration(spec.batching.max_delay),
         max_queue=spec.router.max_queue,

@@ -75,9 +75,16 @@ def test_the_router_is_told_where_the_pipelines_are():
     pipelines = (PipelineAddress(name="llama-0", leader="a:1", tls=True),)
     made = router_document(deployment, "file:///inside", "h:8001", "h:7072", pipelines)
     assert (made.pipelines, made.health) == (pipelines, "h:7072")
+    assert (made.tls_secret, made.token_secret) == ("", "")
     assert (made.model, made.uri, made.listen) == ("llama", "file:///inside", "h:8001")
     assert (made.max_batch_size, made.max_delay_milliseconds, made.max_queue) == (4, 0.5, 1024)
     assert made.drain_seconds == 25
+
+
+def test_a_router_knows_the_names_of_the_secrets_that_it_may_miss():
+    front = "  router: {tls: {secretName: front}, auth: {tokenSecretName: clients}}\n"
+    made = router_document(deployed(front), "file:///inside", "h:8001", "h:7072", ())
+    assert (made.tls_secret, made.token_secret) == ("front", "clients")
 
 
 @pytest.mark.parametrize(

@@ -207,20 +207,20 @@ def test_tokens_and_certificates_are_replaced_without_a_restart(folder, checkpoi
 
 
 def no_secret(folder):
-    return "tls/tls.crt cannot be read (No such file or directory): make the Secret that "
+    return "Secret front is not there, or has no key tls.crt ("
 
 
 def no_token(folder):
     (folder / "tokens").mkdir()
     (folder / "tokens" / "token").write_text("\n\n")
     show(folder, front_pair())
-    return "tokens/token has no token: put one on each line"
+    return "Secret clients has no token in its key token: put one on each line"
 
 
 def another_key(folder):
     show(folder, front_pair())
     (folder / "tls" / "tls.key").write_bytes(front_pair().key)
-    return "are no certificate and its key: KEY_VALUES_MISMATCH"
+    return "tls.crt and tls.key of Secret front are no certificate and its key: KEY_VALUES_MISMATCH"
 
 
 @pytest.mark.parametrize("make", [no_secret, no_token, another_key])
@@ -229,9 +229,10 @@ def test_a_router_without_what_the_spec_names_says_so_and_does_not_start(
 ):
     sentence = make(tmp_path)
     folders = Folders(tls=tmp_path / "tls", tokens=tmp_path / "tokens")
+    told = router_document(checkpoint, [], tls_secret="front", token_secret="clients")
     with (
         pytest.raises(RouterError) as refused,
-        router(router_document(checkpoint, []), folders=folders),
+        router(told, folders=folders),
     ):
         pass
     assert sentence in str(refused.value)

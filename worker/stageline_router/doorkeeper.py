@@ -30,9 +30,14 @@ class DoorError(ValueError):
     """The files cannot be used; the message is a sentence."""
 
 
-def front_credentials(folder: Path) -> grpc.ServerCredentials:
-    """For a server's port, for good. DoorError when there is no certificate or its key is not."""
-    files = Replaceable([folder / CERTIFICATE, folder / KEY], lambda: _pair(folder), DoorError)
+def front_credentials(folder: Path, secret: str) -> grpc.ServerCredentials:
+    """For a server's port, for good; `secret` is the name of what is in the folder.
+
+    DoorError when there is no certificate or its key is not.
+    """
+    files = Replaceable(
+        [folder / CERTIFICATE, folder / KEY], lambda: _pair(folder, secret), DoorError
+    )
 
     def now() -> grpc.ServerCertificateConfiguration:
         certificate, key = files.current()
@@ -42,13 +47,13 @@ def front_credentials(folder: Path) -> grpc.ServerCredentials:
 
 
 class Doorkeeper(grpc.aio.ServerInterceptor):
-    """Answers UNAUTHENTICATED to whoever has no token of the file `token` in a folder.
+    """Answers UNAUTHENTICATED to whoever has none of the tokens of `secret`, in a folder.
 
     DoorError when there is none. Whether the server lives may be asked without.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._known = Replaceable([folder / TOKEN], lambda: _tokens(folder), DoorError)
+    def __init__(self, folder: Path, secret: str) -> None:
+        self._known = Replaceable([folder / TOKEN], lambda: _tokens(folder, secret), DoorError)
 
     async def intercept_service(
         self,
@@ -82,33 +87,33 @@ def _closed(handler: Any, complaint: str) -> Any:
     return handler._replace(**{kind: refuse})
 
 
-def _pair(folder: Path) -> tuple[bytes, bytes]:
-    certificate = _content(folder / CERTIFICATE, "spec.router.tls.secretName")
-    key = _content(folder / KEY, "spec.router.tls.secretName")
+def _pair(folder: Path, secret: str) -> tuple[bytes, bytes]:
+    certificate = _content(folder / CERTIFICATE, secret)
+    key = _content(folder / KEY, secret)
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         # With an empty password, or OpenSSL would ask the terminal for that of a locked key.
         context.load_cert_chain(folder / CERTIFICATE, folder / KEY, password="")
     except OSError as error:
         raise DoorError(
-            f"{CERTIFICATE} and {KEY} in {folder} are no certificate and its key: "
+            f"{CERTIFICATE} and {KEY} of Secret {secret} are no certificate and its key: "
             f"{getattr(error, 'reason', None) or error}"
         ) from None
     return certificate, key
 
 
-def _tokens(folder: Path) -> tuple[bytes, ...]:
-    lines = _content(folder / TOKEN, "spec.router.auth.tokenSecretName").splitlines()
+def _tokens(folder: Path, secret: str) -> tuple[bytes, ...]:
+    lines = _content(folder / TOKEN, secret).splitlines()
     if not (found := tuple(filter(None, map(bytes.strip, lines)))):
-        raise DoorError(f"{folder / TOKEN} has no token: put one on each line")
+        raise DoorError(f"Secret {secret} has no token in its key {TOKEN}: put one on each line")
     return found
 
 
-def _content(file: Path, field: str) -> bytes:
+def _content(file: Path, secret: str) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
         raise DoorError(
-            f"{file} cannot be read ({error.strerror}): make the Secret that {field} names, with "
-            f"the key {file.name}"
+            f"Secret {secret} is not there, or has no key {file.name} ({file}: {error.strerror}): "
+            f"make it, or take it out of spec.router"
         ) from None

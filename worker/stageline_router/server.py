@@ -84,8 +84,8 @@ class RouterServer:
         try:
             tokenizer = Tokenizer.load(document.uri)
             template = _chat_template(document.uri) if tokenizer else None
-            front = front_credentials(folders.tls) if folders.tls else None
-            keepers = [Doorkeeper(folders.tokens)] if folders.tokens else []
+            front = front_credentials(folders.tls, document.tls_secret) if folders.tls else None
+            keepers = [Doorkeeper(folders.tokens, document.token_secret)] if folders.tokens else []
         except ValueError as error:
             raise RouterError(str(error)) from None
         delay = document.max_delay_milliseconds / 1000
