@@ -96,9 +96,11 @@ def refusal(reason, message="a sentence"):
         (429, {"Retry-After": "7"}, refusal("TooManyRequests"), Busy, "a sentence"),
         (500, {}, refusal("InternalError"), Busy, "a sentence"),
         (
-            500, {},
+            500,
+            {},
             refusal("InternalError", 'Internal error occurred: failed calling webhook "x.io"'),
-            Refused, 'failed calling webhook "x.io"',
+            Refused,
+            'failed calling webhook "x.io"',
         ),
         (503, {}, b"<html>no backend</html>", Busy, "no backend"),
         (504, {}, b"[1]", Busy, "HTTP 504"),
