@@ -6,7 +6,7 @@ import itertools
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
@@ -14,10 +14,11 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from stageline_worker.leader.desk import Load
 from support.clients import outcome, text_input, triton_input
 from support.front import router, router_document
 from support.lettered import lettered
-from support.pipeline import ProcessPipeline, local_pipeline, process_pipeline
+from support.pipeline import LocalPipeline, ProcessPipeline, local_pipeline, process_pipeline
 
 IDS = np.array([[5, 6, 7]])
 LONG = {"parameters": {"max_tokens": 200, "ignore_eos": True}}
@@ -48,7 +49,7 @@ def test_what_a_draining_leader_refuses_waits_for_the_next_pipeline():
         pool = stack.enter_context(ThreadPoolExecutor(4))
         client = stack.enter_context(triton.InferenceServerClient(front.address))
         long = pool.submit(outcome, client, text_input("a"), **LONG)
-        old.wait_until(lambda report: report.sequences == 1, "the long generation")
+        held(old, lambda load: load.sequences == 1, "the long generation")
         old.workers[0]._leader.desk.drain()  # before any report of it: a request meets a refusal
         text = pool.submit(outcome, client, text_input("b"), parameters={"max_tokens": 2})
         rows = pool.submit(outcome, client, triton_input("input_ids", IDS))
@@ -74,9 +75,9 @@ def test_what_a_draining_leader_cannot_finish_goes_on_elsewhere():
         client = stack.enter_context(triton.InferenceServerClient(front.address))
         whole = outcome(client, text_input("a"), **LONG)
         begun = pool.submit(outcome, client, text_input("a"), **LONG)
-        old.wait_until(lambda report: report.sequences == 1, "the generation")
+        held(old, lambda load: load.sequences == 1, "the generation")
         queued = pool.submit(outcome, client, text_input("b"), parameters={"max_tokens": 2})
-        old.wait_until(lambda report: report.waiting == 1, "the one that waits for its slot")
+        held(old, lambda load: load.waiting == 1, "the one that waits for its slot")
         leaders = [old.leader, new.leader]
         told = router_document(lettered(), leaders).pipelines
         front.run(front.server.update(front.server.document.model_copy(update={"pipelines": told})))
@@ -86,6 +87,15 @@ def test_what_a_draining_leader_cannot_finish_goes_on_elsewhere():
         ended = begun.result(30)
         assert not isinstance(ended, InferenceServerException), ended
         assert ended.as_numpy("text_output") == whole.as_numpy("text_output")
+
+
+def held(pipeline: LocalPipeline, condition: Callable[[Load], bool], what: str) -> None:
+    """Asked of the leader itself: a generation may end between two of its reports."""
+    desk = pipeline.workers[0]._leader.desk
+    deadline = time.monotonic() + 30
+    while not condition(desk.load):
+        assert time.monotonic() < deadline, f"{what} did not come in 30 s: {desk.load}"
+        time.sleep(0.001)
 
 
 def both_work(*pipelines: ProcessPipeline) -> None:
