@@ -45,6 +45,7 @@ PAIRS = ((0, 1), (2, 3), (4, 5))  # the sentences that mean nearly the same
 PROMPT = "The value of the "
 MAX_TOKENS = 160
 STRIKE_AFTER = 20  # pieces of the text
+ROUNDING = 1e-5  # sums of float32 in another order: a processor's own blocks decide
 ANSWER_SECONDS = 60.0
 WIDTH = 90
 MARGIN = "   "
@@ -234,7 +235,7 @@ def show_similarities(similarity: NDArray[np.float32]) -> None:
 
 
 def check_hidden_states(client: triton.InferenceServerClient, minilm: Serving) -> None:
-    """The same padded batch of tokens, cut and uncut: equal in every bit."""
+    """The same padded batch of tokens, cut and uncut: equal within rounding."""
     import uncut  # torch takes seconds to import: the stages start meanwhile
 
     ids, mask = uncut.tokens(MINILM, list(SENTENCES))
@@ -244,7 +245,7 @@ def check_hidden_states(client: triton.InferenceServerClient, minilm: Serving) -
         raise Wrong(f"three stages answer with shape {ours.shape}, the uncut model {theirs.shape}")
     difference = float(np.abs(ours - theirs).max())
     print(f"   against the uncut model: largest difference {difference} in {ours.size:,} numbers")
-    if difference != 0.0:
+    if not difference <= ROUNDING:
         raise Wrong("three stages do not answer what the uncut model answers")
 
 
