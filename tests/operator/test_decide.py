@@ -141,7 +141,7 @@ def test_what_cannot_fit_makes_no_stage_pod_and_says_what_would():
     assert not one.stage_pods
     planned = one.condition("Planned")
     assert (planned["status"], planned["reason"]) == ("False", "PlanRefused")
-    assert "needs 1.9 GiB but its pods offer 1 MiB" in planned["message"]
+    assert "needs 2 GiB but its pods offer 1 MiB" in planned["message"]
     assert one.condition("Stalled")["status"] == "True", "only another spec helps"
     one.change(resources={"deviceMemory": "80Gi"})
     effects = one.settle()
