@@ -4,7 +4,14 @@ import asyncio
 
 import pytest
 
-from stageline_operator.kinds import CHILDREN, CONFIG_MAP, PIPELINE_DEPLOYMENT, POD, SERVICE
+from stageline_operator.kinds import (
+    CHILDREN,
+    CONFIG_MAP,
+    PIPELINE_DEPLOYMENT,
+    POD,
+    SECRET,
+    SERVICE,
+)
 
 
 def _writes(method, path):
@@ -120,6 +127,7 @@ class Mortal:
 
     def __init__(self, cluster):
         self._cluster = cluster
+        self._is_dying = False
         self.died = asyncio.Event()
 
     def __getattr__(self, verb):
@@ -128,9 +136,12 @@ class Mortal:
             return call
 
         async def last(*args, **kwargs):
-            if not self.died.is_set():
-                self.died.set()
-                await call(*args, **kwargs)
+            if not self._is_dying:
+                self._is_dying = True
+                try:
+                    await call(*args, **kwargs)
+                finally:
+                    self.died.set()
             await asyncio.Event().wait()
 
         return last
@@ -185,6 +196,6 @@ async def test_an_operator_that_dies_at_every_write_of_a_rollout_comes_to_the_sa
 
 async def _remove_children(world):
     """As garbage collection does."""
-    for kind in CHILDREN:
+    for kind in (*CHILDREN, SECRET):
         for name in await world.list(kind):
             await world.delete(kind, name, grace_seconds=0)
