@@ -7,7 +7,6 @@ It is the checkpoint's way to the nodes, where a volume of the cluster finds it,
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 from pathlib import Path
 
@@ -122,12 +121,11 @@ def _daemons(image: str) -> Object:
         "hostPID": True, "terminationGracePeriodSeconds": 1, "containers": [hands],
         "tolerations": [{"operator": "Exists"}], "volumes": [host],
     }  # fmt: skip
-    metadata = {"name": _NAME, "namespace": NAMESPACE}
-    whole = {
-        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": metadata,
+    return {
+        "apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": _NAME, "namespace": NAMESPACE},
         "spec": {
-            "selector": {"matchLabels": _LABELS},
-            "template": {"metadata": {"labels": _LABELS}, "spec": spec},
+            "selector": {"matchLabels": dict(_LABELS)},
+            "template": {"metadata": {"labels": dict(_LABELS)}, "spec": spec},
         },
     }  # fmt: skip
-    return json.loads(json.dumps(whole))

@@ -24,9 +24,9 @@ NODE_SECONDS = 300.0
 
 
 def needs(*variables):
-    """Leaves a test out where the cluster came without these commands, or with one node."""
+    """Leaves a test out where the cluster came without these commands."""
     lacking = [variable for variable in variables if not os.environ.get(variable)]
-    reason = f"needs the command {' and '.join(lacking)}, which node's name is appended to"
+    reason = f"needs {' and '.join(lacking)}: commands to which a node's name is appended"
     return pytest.mark.skipif(bool(lacking), reason=reason)
 
 
