@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 
+from hypothesis import settings
 from tqdm import tqdm
 
 # Without a loop of its own until a test has one: else pytest-asyncio asks for the main thread's,
@@ -11,6 +12,10 @@ asyncio.set_event_loop(None)
 
 # Its thread outlives every progress bar, and tests of ours ask whether a thread was left behind.
 tqdm.monitor_interval = 0
+
+# How long an example takes depends on what else the machine does: no test is about that.
+settings.register_profile("stageline", deadline=None)
+settings.load_profile("stageline")
 
 
 def pytest_terminal_summary(terminalreporter):

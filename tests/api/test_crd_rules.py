@@ -141,21 +141,18 @@ def read_ok(spec):
     return True
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40), st.sampled_from(["hf", "pvc", "s3", "file", "http"]))
 def test_rules_and_models_agree_on_addresses(rest, scheme):
     uri = f"{scheme}://{rest}"
     assert holds(URI, uri) == read_ok({"model": {"uri": uri}})
 
 
-@settings(deadline=None)
 @given(st.integers() | st.text("0123456789.-+kKMGTPEinueE", max_size=8))
 def test_rules_and_models_agree_on_quantities(quantity):
     spec = {**manifest()["spec"], "resources": {"deviceMemory": quantity}}
     assert holds(number_or_matches(QUANTITY_PATTERN, ""), quantity) == read_ok(spec)
 
 
-@settings(deadline=None)
 @given(st.text("0123456789.-smhu ", max_size=8))
 def test_rules_and_models_agree_on_durations(duration):
     spec = {**manifest()["spec"], "batching": {"maxDelay": duration}}
@@ -165,7 +162,7 @@ def test_rules_and_models_agree_on_durations(duration):
 stages = st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(stages, min_size=1, max_size=4),
     st.fixed_dictionaries({}, optional={"stages": st.integers(1, 6)}),

@@ -262,7 +262,7 @@ def test_aliases_that_multiply_cost_nothing():
     assert any("spec.pipeline.partition[0] must be a whole number, not a list" in p for p in found)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet=st.sampled_from(list("ab:{}[]-&*!|>'\"\n\t #0.~\\%@,?")), max_size=40))
 def test_no_text_at_all_makes_the_reader_fail_in_another_way(noise):
     with pytest.raises(ManifestError):
@@ -279,7 +279,7 @@ FIELDS = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(FIELDS, JSON)
 def test_any_value_anywhere_is_read_or_answered_with_sentences(field, value):
     text = json.dumps(

@@ -57,14 +57,14 @@ PLACES = st.builds(
 LAYERS = st.lists(st.tuples(st.integers(0, 12), SMALL), min_size=1, max_size=10)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 @given(LAYERS, st.lists(PLACES, min_size=1, max_size=5))
 def test_the_partition_is_the_best_of_all_partitions(layers, places):
     work, memory = [layer[0] for layer in layers], [layer[1] for layer in layers]
     assert deal(work, memory, places) == best_of_all(work, memory, places)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(LAYERS, st.lists(PLACES, min_size=10, max_size=10), st.integers(1, 4))
 def test_the_fewest_stages_are_the_first_number_that_any_partition_fits(layers, places, least):
     memory = [layer[1] for layer in layers]
@@ -102,7 +102,7 @@ def test_partitions_are_what_one_would_expect(layers, places, partition):
     assert deal([10] * layers, [1] * layers, places) == partition
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 8).flatmap(
         lambda stages: st.tuples(

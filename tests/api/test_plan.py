@@ -100,7 +100,7 @@ def test_a_given_partition_is_taken_as_it_is():
     assert plan(dense(6), request(stages=2, partition=(1, 5))).partition == (1, 5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     layers=st.integers(1, 40),
     stages=st.none() | st.integers(1, 8),

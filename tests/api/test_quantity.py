@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stageline_api.quantity import (
@@ -80,7 +80,6 @@ def test_bytes_print_short(count, down, up):
     assert (format_bytes(count), format_bytes_up(count)) == (down, up)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**60))
 def test_printed_needs_are_never_below_the_truth_and_offers_never_above(count):
     def read_back(text):

@@ -120,7 +120,7 @@ def test_the_refusal_says_what_would_fit(profile, asked, sentence):
     assert refusal(profile, **asked) == sentence
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     layers=st.integers(2, 30),
     stages=st.integers(1, 5),

@@ -324,9 +324,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(llama):
 
 
 @given(data=st.data())
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_damage_to_a_header_is_refused_or_harmless(data, tmp_path):
     file = tmp_path / "model.safetensors"
     whole = _shard(zoo.checkpoint("llama")).read_bytes()

@@ -17,7 +17,7 @@ sizes = st.one_of(st.integers(1, 600), st.sampled_from([1408, 8000, 50257]))
 
 
 @given(sizes, st.integers(1, 40), st.integers(0, 5), st.booleans(), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_products_are_those_of_the_plain_layer(outputs, size, rows, biased, seed):
     torch.manual_seed(seed)
     plain = nn.Linear(size, outputs, bias=biased)
@@ -30,7 +30,7 @@ def test_products_are_those_of_the_plain_layer(outputs, size, rows, biased, seed
 
 
 @given(sizes, st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_an_embedding_reads_the_same_rows(tokens, seed):
     torch.manual_seed(seed)
     table = nn.Linear(5, tokens, bias=False)

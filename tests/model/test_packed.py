@@ -230,7 +230,7 @@ def test_room_that_there_is_not_is_refused_before_it_is_taken():
         st.tuples(st.integers(0, 40), st.integers(1, 900)), max_size=40, unique_by=lambda r: r[0]
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_runs_cover_every_row_once_and_waste_little(rows):
     slots, lengths = [row[0] for row in rows], [row[1] for row in rows]
     made = runs(slots, lengths)

@@ -89,7 +89,7 @@ def _result(sampler, batch, slots):
 
 
 @given(st.lists(rows, min_size=1, max_size=5), st.permutations(range(SLOTS)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_row_is_what_the_definitions_say(batch, slots):
     made = _result(Sampler(SLOTS, VOCABULARY, CPU), batch, slots[: len(batch)])["tokens"].tolist()
     for token, (scores, sampling, tokens, prompt) in zip(made, batch, strict=True):
@@ -98,7 +98,7 @@ def test_every_row_is_what_the_definitions_say(batch, slots):
 
 
 @given(st.lists(rows, min_size=2, max_size=5), st.permutations(range(SLOTS)), st.randoms())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_company_order_and_slots_change_no_token(batch, slots, random):
     together = _result(Sampler(SLOTS, VOCABULARY, CPU), batch, slots[: len(batch)])
     order = list(range(len(batch)))
@@ -110,7 +110,7 @@ def test_company_order_and_slots_change_no_token(batch, slots, random):
 
 
 @given(st.integers(0, 1 << 30), st.sampled_from([0.3, 0.9, 0.99]), st.sampled_from([0, 700, 2500]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_large_vocabulary_is_cut_where_a_full_sort_cuts_it(seed, top_p, top_k):
     random = torch.Generator().manual_seed(seed)
     # Flat: top_p reaches beyond the tokens that are looked at first. Rounded: many are equal.

@@ -22,7 +22,7 @@ def _draws(count, **options):
 
 
 @given(seed=seeds, position=st.integers(0, 1 << 40), others=st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_draw_does_not_depend_on_its_batch_or_on_what_was_drawn_before(seed, position, others):
     wanted = Sampling(seed, position, temperature=0.9, top_k=4, top_p=0.95)
     alone = draw(LOGITS, [wanted])
@@ -100,7 +100,7 @@ def test_logits_that_are_no_numbers_give_a_token_all_the_same(row, expected, tem
     st.lists(st.floats(width=32), min_size=1, max_size=40),
     st.floats(0, 100), st.integers(0, 50), st.floats(0, 1), seeds,
 )  # fmt: skip
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_logits_give_a_token_of_the_vocabulary(row, temperature, top_k, top_p, seed):
     sampling = Sampling(seed, 3, temperature=temperature, top_k=top_k, top_p=top_p)
     assert 0 <= int(draw(torch.tensor([row]), [sampling])) < len(row)

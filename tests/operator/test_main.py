@@ -146,8 +146,12 @@ async def test_a_second_operator_stands_by_until_the_first_has_ended(start, serv
         )
         for port in ports
     )  # fmt: skip
-    await until(lambda: "ok" in str(get(ports[0], "/readyz") or get(ports[1], "/readyz")), 60)
-    if get(ports[0], "/readyz")[0] != 200:
+
+    def ready(port):
+        return (get(port, "/readyz") or (0, ""))[0] == 200
+
+    await until(lambda: any(map(ready, ports)), 60)
+    if not ready(ports[0]):
         first, second, ports = second, first, ports[::-1]
     await second.says("standing by: ")
     status, text = get(ports[1], "/readyz")

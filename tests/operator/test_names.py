@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stageline_operator import names
@@ -29,7 +29,6 @@ def all_names(owner, key):
     ]
 
 
-@settings(deadline=None)
 @given(owners, keys)
 def test_every_name_may_be_a_label_and_a_host(owner, key):
     for name in all_names(owner, key):
@@ -38,14 +37,12 @@ def test_every_name_may_be_a_label_and_a_host(owner, key):
         assert SERVICE.fullmatch(name), f"{name} is no name of a Service"
 
 
-@settings(deadline=None)
 @given(owners, owners, keys, keys)
 def test_no_two_pods_have_one_name(owner, other, key, another):
     same = names.pod_name(owner, key) == names.pod_name(other, another)
     assert same == ((owner, key) == (other, another))
 
 
-@settings(deadline=None)
 @given(keys, keys)
 def test_long_owners_that_begin_alike_are_told_apart(key, another):
     one, two = "a" * 62 + "b", "a" * 62 + "c"
@@ -64,7 +61,6 @@ def test_short_names_are_as_people_read_them():
     assert names.router_service("70b") == "pld-70b"
 
 
-@settings(deadline=None)
 @given(keys)
 def test_labels_say_which_stage_a_pod_is(key):
     made = rendered("{pipeline: {stages: 2}}")
@@ -85,7 +81,6 @@ def test_a_pod_whose_labels_do_not_say_is_no_stage(labels):
     assert names.pod_key({"metadata": {"labels": labels}}) is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.builds(PipelineKey, revisions, st.integers(0, 9999)), unique=True))
 def test_a_routers_document_gives_back_what_is_kept(kept):
     assert names.kept_pipelines(MADE.config(*kept)) == tuple(kept)

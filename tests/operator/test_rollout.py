@@ -203,7 +203,7 @@ worlds = st.builds(
 
 
 @given(worlds)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_step_keeps_enough_that_serve_and_takes_no_more_than_its_room(made):
     least = max(made.replicas - made.unavailable, 0)
     most = max(made.replicas + made.surge, made.total)
@@ -221,7 +221,7 @@ def test_every_step_keeps_enough_that_serve_and_takes_no_more_than_its_room(made
 
 
 @given(worlds)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_it_comes_to_rest_and_where_nothing_is_broken_at_what_is_asked_for(made):
     made.run()
     if made.revision not in made.broken:
@@ -230,7 +230,7 @@ def test_it_comes_to_rest_and_where_nothing_is_broken_at_what_is_asked_for(made)
 
 
 @given(worlds)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_nothing_ready_goes_while_something_that_is_not_would_do(made):
     before = dict(made.ready)
     wish = set(made.wish())
@@ -243,7 +243,7 @@ def test_nothing_ready_goes_while_something_that_is_not_would_do(made):
 
 
 @given(worlds)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_it_gives_is_stable_and_forgets_nothing_that_need_not_go(made):
     assert made.wish() == made.wish()
     made.run()

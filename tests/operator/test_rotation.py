@@ -91,7 +91,7 @@ def test_over_two_years_no_two_pods_ever_distrust_each_other():
     assert secrets.writes < 60
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.floats(0.01, 200), min_size=1, max_size=12))
 def test_an_operator_that_is_away_for_days_finds_its_way(gaps):
     secrets = Secrets()

@@ -381,7 +381,7 @@ def scenes(draw):
 @given(
     scenes(), st.sampled_from([PLANNED, Planning(), Planning(refused="PlanRefused", message="x")])
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_is_seen_status_is_valid_and_written_once(found, planning):
     life = Life()
     assert life.see(found, planning=planning)

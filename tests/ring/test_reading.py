@@ -36,7 +36,7 @@ def test_a_frame_that_lies_about_its_length_costs_no_memory():
     cuts=st.randoms(use_true_random=False),
     kept=st.integers(0, 5),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_frames_are_the_same_however_the_stream_is_cut(sizes, cuts, kept):
     """Also those that somebody still looks at while later ones come."""
     stream = memoryview(b"".join(on_the_wire(n, size) for n, size in enumerate(sizes)))

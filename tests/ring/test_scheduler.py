@@ -482,5 +482,5 @@ class Work(RuleBasedStateMachine):
         assert set(self.ended) | self.cancelled == self.accepted
 
 
-Work.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Work.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestWork = Work.TestCase

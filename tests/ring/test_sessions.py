@@ -283,5 +283,5 @@ class Life(RuleBasedStateMachine):
         assert (self.sessions.phase is Phase.READY) == bool(self.open and self.admitted)
 
 
-Life.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Life.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestLife = Life.TestCase

@@ -155,7 +155,7 @@ spec = st.fixed_dictionaries(
 dns = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(spec, dns, dns, st.sampled_from(["hf://a/b", "pvc://a/b"]))
 def test_whatever_the_spec_its_children_are_valid_and_restricted(spec, name, namespace, uri):
     try:
@@ -507,7 +507,6 @@ any_json = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["containers", "volumes", "hostname", "securityContext", "x", "$patch"]),

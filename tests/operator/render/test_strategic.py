@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stageline_operator.render.strategic import POD_SPEC, MergeError, merged
@@ -127,20 +127,17 @@ specs = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(specs)
 def test_an_empty_patch_changes_nothing(base):
     assert merged(base, {}) == base
 
 
-@settings(deadline=None)
 @given(specs, specs)
 def test_a_patch_twice_is_a_patch_once(base, patch):
     once = merged(base, patch)
     assert merged(once, patch) == once
 
 
-@settings(deadline=None)
 @given(specs, specs)
 def test_all_of_a_patch_is_in_what_comes_of_it_and_nothing_of_it_twice(base, patch):
     made = merged(base, patch)
@@ -153,7 +150,6 @@ def test_all_of_a_patch_is_in_what_comes_of_it_and_nothing_of_it_twice(base, pat
     )
 
 
-@settings(deadline=None)
 @given(specs, st.dictionaries(st.sampled_from([*sorted(POD_SPEC), "x"]), json_values))
 def test_any_json_is_merged_or_refused_in_a_sentence(base, patch):
     with contextlib.suppress(MergeError):
