@@ -1,8 +1,8 @@
 """A resource's own Secrets, read by name, and the operator's certificate, made from one of them.
 
 To list or watch Secrets is a right to read all that there are, so nobody tells when one of ours is
-changed or deleted. They are read before the first decision, again every hour, and as soon as a pod
-waits for what it mounts.
+changed or deleted. They are read before the first decision on a resource that has anything, again
+every hour, and as soon as a pod waits for what it mounts.
 """
 
 from __future__ import annotations
@@ -45,10 +45,9 @@ class Secrets:
         if observed is None:
             self._forget(key)
         elif are_needed(observed) and now >= self._when(key, observed, now):
-            has_authority = await self._get(key, names.authority(key.name), now)
-            if has_authority or was_seen(observed.resource):  # else it has no other yet
-                for role in HOLDERS:
-                    await self._get(key, names.certificate(key.name, role), now)
+            # An authority that nothing rests on yet is no loss: it is made anew.
+            if was_seen(observed.resource) or any(observed.children.values()):
+                await self._get_all(key, observed, now)
             self._read[key] = now
             self._due[key] = now + EVERY_SECONDS * random.uniform(0.9, 1.1)
 
@@ -72,6 +71,12 @@ class Secrets:
         due = self._due.get(key, now)
         pods = (*observed.of(POD).values(), *observed.router_pods.values())
         return min(due, self._read.get(key, now) + STUCK_SECONDS) if are_stuck(pods) else due
+
+    async def _get_all(self, key: Key, observed: Observed, now: float) -> None:
+        has_authority = await self._get(key, names.authority(key.name), now)
+        if has_authority or was_seen(observed.resource):  # else it has no other yet
+            for role in HOLDERS:
+                await self._get(key, names.certificate(key.name, role), now)
 
     async def _get(self, key: Key, name: str, now: float) -> bool:
         """Whether there is one."""
