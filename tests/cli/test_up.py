@@ -77,7 +77,7 @@ async def test_serve_heal_refuse_and_stop(tmp_path):
 async def test_stop_while_stages_start(tmp_path):
     path, _ = write_manifest(tmp_path, checkpoint("bert"))
     async with up(tmp_path, path) as running:
-        await running.line("Starting")
+        await running.line("slowest stage")
         await until(lambda: len(processes_marked(str(tmp_path))) >= 5, what="five processes")
         running.signal(signal.SIGTERM)
         assert await running.end() == 0

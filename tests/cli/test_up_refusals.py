@@ -74,6 +74,7 @@ def test_nohup_is_obeyed(trap, stops):
     done = subprocess.run(
         ["bash", "-c", f'{trap} exec "$0" -c "{code}"', sys.executable],
         capture_output=True, text=True, timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )  # fmt: skip
     assert done.stdout.strip() == stops
 
