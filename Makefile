@@ -52,6 +52,7 @@ e2e: $(INSTALLED) ## Install on the Kubernetes cluster of KUBECONFIG, serve, kil
 	  --timeout 900 $(PYTEST_ARGS)
 
 bench: $(INSTALLED) ## Measure the ring against the same model uncut, and how fast the operator answers
+	$(BIN)/python bench/decode.py $(BENCH_ARGS)
 	$(BIN)/python bench/ring.py $(BENCH_ARGS)
 	$(BIN)/python bench/engine.py $(BENCH_ARGS)
 	$(BIN)/python bench/leader.py $(BENCH_ARGS)
