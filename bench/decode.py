@@ -23,7 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import torch
-from pipelines import Cut, DoorClient, LeaderClient, Model, pipeline, prompts, router
+from pipelines import Cut, DoorClient, LeaderClient, Model, pinned, pipeline, prompts, router
 
 from stageline.v1 import pipeline_pb2 as pb
 
@@ -163,12 +163,8 @@ class Library:
 
     def rate(self, sequences: int, size: Size) -> float:
         """Tokens a second of decoding alone: the time of the prompt and one token is taken off."""
-        cores = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {0})
-        try:
+        with pinned((0,)):
             first, all_of_them = self._seconds(sequences, 1), self._seconds(sequences, size.tokens)
-        finally:
-            os.sched_setaffinity(0, cores)
         return sequences * (size.tokens - 1) / (all_of_them - first)
 
     def _seconds(self, sequences: int, tokens: int) -> float:

@@ -108,12 +108,11 @@ def process(module: Sequence[str], cores: Sequence[int], log: Path) -> Iterator[
 
     What it says goes into `log`, and where it has died, to whoever runs the benchmark.
     """
-    with log.open("wb") as said:
+    with log.open("wb") as said, pinned(cores):
         running = subprocess.Popen(
             [sys.executable, "-m", *module],
             stderr=said,
             env={**os.environ, "OMP_NUM_THREADS": str(len(cores))},
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
     try:
         yield
@@ -122,6 +121,20 @@ def process(module: Sequence[str], cores: Sequence[int], log: Path) -> Iterator[
             sys.stderr.write(log.read_text(errors="replace"))
         running.terminate()
         running.wait(40)
+
+
+@contextmanager
+def pinned(cores: Sequence[int]) -> Iterator[None]:
+    """What is begun by this thread meanwhile runs on these cores.
+
+    Not preexec_fn: Python code in a fork of a process in which gRPC has threads can end it.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class LeaderClient:
