@@ -250,7 +250,10 @@ class KubeCluster:
             self._counted(verb, kind.plural, status)
         if status >= 400:
             raise _error(status, text, answer.headers)
-        answered: Object = from_json(text)
+        try:
+            answered: Object = from_json(text)
+        except ValueError as error:  # cut short on the way
+            raise _no_answer(error) from error
         return answered
 
 

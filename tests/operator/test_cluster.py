@@ -104,6 +104,8 @@ def refusal(reason, message="a sentence"):
         ),
         (503, {}, b"<html>no backend</html>", Busy, "no backend"),
         (504, {}, b"[1]", Busy, "HTTP 504"),
+        (200, {}, b"", Busy, "no answer from the API server"),
+        (200, {}, b'{"kind": "Con', Busy, "no answer from the API server"),
     ],
 )
 async def test_every_failure_has_a_name_and_says_what_the_server_said(
