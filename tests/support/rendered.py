@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from stageline_api.documents import RouterDocument
 from stageline_api.manifest import read_manifest
 from stageline_api.plan import plan
 from stageline_api.plan_request import plan_request
@@ -147,3 +148,15 @@ def container(pod: Object, name: str) -> Object:
 def env(container: Object) -> dict[str, str]:
     """Its variables that have a value."""
     return {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+
+
+def document(made: Rendered, *kept: PipelineKey) -> RouterDocument:
+    """What the router's ConfigMap says when these pipelines are kept."""
+    return RouterDocument.model_validate_json(made.config(*kept)["data"]["router.json"])
+
+
+def labels_of(pod: Object) -> dict[str, str]:
+    """Those of a pod or template."""
+    labels = pod["metadata"]["labels"]
+    assert isinstance(labels, dict)
+    return labels
