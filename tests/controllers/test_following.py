@@ -6,15 +6,11 @@ import pytest
 
 from stageline_local.apiserver import ApiServer
 from stageline_local.client import CONFIG_MAP, Client, Mirror
+from support.apiserver import config_map
 from support.embedded import running
 from support.processes import until
 
 PLACE = CONFIG_MAP.place("default")
-
-
-def config_map(name, **data):
-    metadata = {"name": name}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 @pytest.fixture

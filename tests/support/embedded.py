@@ -147,3 +147,8 @@ def waits_with(reason):
 def terminated(status):
     """How the only container ended, None while it has not."""
     return (only(status).get("state") or {}).get("terminated")
+
+
+def pid_of(pod):
+    """The process id of a pod's only container."""
+    return int(only(pod["status"])["containerID"].removeprefix("process://"))
