@@ -1,0 +1,130 @@
+"""Requests about custom resources."""
+
+from support.apiserver import APPLY, CORE, MERGE, PIPELINES, STRATEGIC, pipeline
+from support.steps import Step, applied, condition
+
+PD = pipeline()
+
+
+STEPS = {
+    "custom resources": [
+        Step("POST", PIPELINES, pipeline("llama")),
+        Step("POST", PIPELINES, pipeline("llama")),
+        Step("POST", PIPELINES, pipeline("x", replicas=-1, pipeline={"stages": 0})),
+        Step("POST", PIPELINES, pipeline("x", pipeline={"stages": 3, "partition": [1, 2]})),
+        Step("POST", PIPELINES, pipeline("x", model={"uri": "ftp://x", "dtype": "int3"})),
+        Step("POST", PIPELINES, pipeline("x", model={})),
+        Step("POST", PIPELINES, pipeline("x", pipeline={"partition": []})),
+        Step("POST", PIPELINES, pipeline("x", resources={"limits": {"cpu": "x y"}})),
+        Step("POST", PIPELINES, pipeline("x", rollout={"progressDeadline": "soon"})),
+        Step("POST", PIPELINES, pipeline("x", resources=[])),
+        Step("POST", PIPELINES, pipeline("x", model=None)),
+        Step("POST", PIPELINES, pipeline("x", pipeline={"stages": None})),
+        Step("POST", f"{CORE}/configmaps", {"metadata": {"name": "y", "labels": {"a": 1}}}),
+        Step("POST", PIPELINES, pipeline("x", stageOverrides=[{"stages": [9]}])),
+        Step(
+            "POST",
+            PIPELINES,
+            pipeline("x", pipeline={"stages": 2}, stageOverrides=[{"stages": [9]}]),
+        ),
+        Step("POST", PIPELINES, pipeline("x", rollout={"maxSurge": 0})),
+        Step("POST", PIPELINES, {**pipeline("y"), "spec": "text"}),
+        Step("POST", PIPELINES, {**pipeline("y"), "metadata": {"name": "y", "labels": {"a": 1}}}),
+        Step("POST", PIPELINES, {**pipeline("y"), "metadata": {"labels": {}}}),
+        Step("POST", PIPELINES, {**pipeline("y"), "apiVersion": "stageline.dev/v2"}),
+        Step("POST", PIPELINES, {**pipeline("y"), "kind": "Other"}, only_code=True),
+        Step("POST", PIPELINES, pipeline("with.dot")),
+        Step("POST", PIPELINES, pipeline("x" * 64)),
+        Step("POST", PIPELINES, pipeline("y", replicas=-1, model={"uri": "ftp://x"})),
+        Step("POST", f"{PIPELINES}?fieldValidation=Strict", pipeline("x", modle={})),
+        Step("POST", f"{PIPELINES}?dryRun=All", pipeline("dry", modle={})),
+        Step("GET", f"{PIPELINES}/dry"),
+        Step("PUT", f"{PIPELINES}/llama", pipeline("llama")),
+        Step("PATCH", f"{PIPELINES}/llama", {"spec": {"replicas": 3}}, MERGE),
+        Step("PATCH", f"{PIPELINES}/llama", {"status": {"replicas": 3}}, MERGE),
+        Step("PATCH", f"{PIPELINES}/llama", {"metadata": {"labels": {"a": "b"}}}, MERGE),
+        Step("PATCH", f"{PIPELINES}/llama", {"spec": {"replicas": 3}}, STRATEGIC),
+        Step("PATCH", f"{PIPELINES}/llama", {"spec": {"replicas": "3"}}, MERGE),
+        Step("PATCH", f"{PIPELINES}/llama", {"spec": {"router": None}}, MERGE),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/llama/status",
+            {"status": {"conditions": [{**condition("Ready", "Perhaps"), "reason": ""}]}},
+            MERGE,
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/llama/status",
+            {"status": {"conditions": [{**condition("Ready"), "lastTransitionTime": "now"}]}},
+            MERGE,
+        ),
+        Step("PATCH", f"{PIPELINES}/llama/status", {"status": {"replicas": -1, "x": 1}}, MERGE),
+        Step("PATCH", f"{PIPELINES}/llama", {"spec": {"model": {"uri": "hf://a/b"}}}, MERGE),
+        Step("PATCH", f"{PIPELINES}/llama", {"spec": {"model": {"uri": "hf://a/c"}}}, MERGE),
+        Step("PATCH", f"{PIPELINES}/llama", {"spec": {"model": {"uri": "hf://a/b@c"}}}, MERGE),
+        Step("GET", f"{PIPELINES}/llama/scale"),
+        Step("PATCH", f"{PIPELINES}/llama/scale", {"spec": {"replicas": 2}}, MERGE),
+        Step("PATCH", f"{PIPELINES}/llama/scale", {"spec": {"replicas": -2}}, MERGE),
+        Step("GET", f"{PIPELINES}/llama"),
+        Step("DELETE", f"{PIPELINES}/llama", {"preconditions": {"uid": "x"}}),
+        Step("DELETE", f"{PIPELINES}/llama"),
+        Step("DELETE", f"{PIPELINES}/llama"),
+    ],
+    "apply to custom resources": [
+        Step("PATCH", f"{PIPELINES}/a", applied(PD, "a", spec=PD["spec"]), APPLY),
+        Step("PATCH", f"{PIPELINES}/a?fieldManager=m", applied(PD, "a", spec=PD["spec"]), APPLY),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a/status?fieldManager=m",
+            applied(PD, "a", status={"replicas": 1, "conditions": [condition("Ready")]}),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a/status?fieldManager=n",
+            applied(PD, "a", status={"conditions": [condition("Planned")]}),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a/status?fieldManager=n",
+            applied(PD, "a", status={"conditions": [condition("Ready", "False")]}),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a/status?fieldManager=m",
+            applied(PD, "a", status={"replicas": 1}),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a/status?fieldManager=m",
+            applied(PD, "a", status={"conditions": [condition("Ready"), condition("Ready")]}),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a?fieldManager=n",
+            applied(PD, "a", spec={"model": {"uri": "file:///other"}}),
+            APPLY,
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a?fieldManager=n&force=true",
+            applied(PD, "a", spec={"model": {"uri": "file:///other"}}),
+            APPLY,
+        ),
+        Step(
+            "PATCH", f"{PIPELINES}/a?fieldManager=n", applied(PD, "a", spec={"replica": 1}), APPLY
+        ),
+        Step(
+            "PATCH",
+            f"{PIPELINES}/a?fieldManager=n",
+            applied(PD, "a", spec={"replicas": "1"}),
+            APPLY,
+        ),
+        Step("PATCH", f"{PIPELINES}/none/status?fieldManager=m", applied(PD, "none"), APPLY),
+        Step("DELETE", f"{PIPELINES}/a"),
+    ],
+}
