@@ -17,7 +17,8 @@ from stageline_local.apiserver.cel.evaluation import evaluate
 from stageline_local.apiserver.cel.syntax import parse
 from support.apiserver import MERGE, PIPELINES, ask
 from support.kube import one_of
-from support.wrong_manifests import CHANGES, WRONG, manifest
+from support.wrong import manifest
+from support.wrong_manifests import CHANGES, WRONG
 
 STRICT = "?fieldValidation=Strict"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"

@@ -12,7 +12,8 @@ from stageline_operator.render import RenderError, profile_pod
 from stageline_operator.settings import RenderSettings
 from support.profiles import dense
 from support.world import World
-from support.wrong_manifests import BASE, LATER, WRONG, manifest
+from support.wrong import BASE, manifest
+from support.wrong_manifests import LATER, WRONG
 
 SETTINGS = RenderSettings()
 
