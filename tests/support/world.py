@@ -17,7 +17,7 @@ from stageline_operator.decide import decide
 from stageline_operator.decision import Decision
 from stageline_operator.difference import covers
 from stageline_operator.kinds import DEPLOYMENT, POD, Object, kind_of
-from stageline_operator.labels import COMPONENT, PROFILE_COMPONENT
+from stageline_operator.labels import COMPONENT, PROFILE_COMPONENT, REVISION
 from stageline_operator.observed import Observed, PipelineKey, PipelineReport
 from stageline_operator.settings import RenderSettings
 from support.objects import NAME, NOW, at, resource, stage_report
@@ -204,3 +204,30 @@ class World:
 
     def _time(self) -> str:
         return at((self.now - NOW).total_seconds())
+
+
+def world(**spec: object) -> World:
+    """One of two stages, unless the spec says otherwise, that nobody has seen yet."""
+    return World(**{"pipeline": {"stages": 2}, **spec})
+
+
+def settled(**spec: object) -> World:
+    """The same, once the operator has nothing more to do."""
+    made = world(**spec)
+    made.settle()
+    return made
+
+
+def revisions(of: World) -> set[str]:
+    """Of its stage pods."""
+    return {pod["metadata"]["labels"][REVISION] for pod in map(of.pods.get, of.stage_pods)}
+
+
+def uids(of: World) -> dict[str, str]:
+    """Of its stage pods, by name."""
+    return {name: of.pods[name]["metadata"]["uid"] for name in of.stage_pods}
+
+
+def made_of(effects: list[Effect], verb: str) -> list[str]:
+    """The names of the children to which this was done."""
+    return [name for done, name in effects if done == verb]
