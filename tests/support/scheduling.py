@@ -13,6 +13,7 @@ UNPACED = math.inf
 
 
 def scheduler(slots=2, chunk=3, groups=2, stretch=UNPACED, **limits):
+    """One whose cache holds `slots` sequences of the greatest length."""
     fields = {
         "kv_tokens": slots * MAX_LEN, "max_len": MAX_LEN, "in_flight": groups + 1,
         "max_waiting": 100, **limits,
@@ -21,11 +22,13 @@ def scheduler(slots=2, chunk=3, groups=2, stretch=UNPACED, **limits):
 
 
 def prompt(key, size=4, max_tokens=3, stop=(STOP,), **fields):
+    """A generation behind a prompt of `size` tokens."""
     sampling = Sampling(seed=key, position=0)
     return Generation(key, list(range(size)), max_tokens, sampling, frozenset(stop), **fields)
 
 
 def draws(step):
+    """How many tokens the step draws."""
     return sum(segment.sampling is not None for segment in step.segments)
 
 

@@ -11,15 +11,18 @@ slow = functools.partial(toy, delay=0.02)
 
 
 def ring(stages=3, load=toy, **fields):
+    """A ring of so many stages of one layer, of the toy."""
     return local_pipeline("/toy", [1] * stages, load=load, **fields)
 
 
 def ready_in_ring(pipeline):
+    """A router of a pipeline, once its ring turns."""
     pipeline.wait_ready()
     return pipeline.router()
 
 
 def ids(*rows):
+    """The inputs of these rows of token ids."""
     return {"input_ids": torch.tensor(rows)}
 
 
