@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from threading import Event
 
 import pytest
 import torch
+
+from support import zoo
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,3 +28,9 @@ def waits(monkeypatch):
     patient = type("Patient", (Event,), {"wait": wait})
     monkeypatch.setattr("stageline_sources.reading.Event", patient)
     return waited
+
+
+@pytest.fixture
+def llama(tmp_path):
+    """A checkpoint of the test's own."""
+    return Path(shutil.copytree(zoo.checkpoint("llama"), tmp_path / "llama"))
