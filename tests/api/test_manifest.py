@@ -2,7 +2,6 @@
 
 import json
 import time
-from contextlib import suppress
 from pathlib import PurePosixPath
 
 import pytest
@@ -290,5 +289,11 @@ def test_any_value_anywhere_is_read_or_answered_with_sentences(field, value):
             "spec": {"model": {"uri": "hf://a/b"}} | {field: value},
         }
     )
-    with suppress(ManifestError):  # anything else that is raised is a failure
+    problems = ()
+    try:
         read_manifest(text, "m")
+    except ManifestError as refused:  # anything else that is raised is a failure
+        problems = refused.problems or ("nothing is said",)
+    for problem in problems:
+        assert problem.startswith("m:1: "), f"it does not say where: {problem}"
+        assert f"spec.{field}" in problem, f"it does not say what: {problem}"

@@ -23,7 +23,7 @@ from stageline_api.uri import check_uri, resolve_uri
     ],
 )
 def test_good_addresses_pass(uri):
-    check_uri(uri)
+    check_uri(uri)  # which raises where it does not
 
 
 @pytest.mark.parametrize(

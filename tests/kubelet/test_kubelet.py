@@ -243,9 +243,15 @@ async def test_events_tell_the_story(pods, client):
 
 
 async def test_event_that_is_refused_harms_nobody(pods, api):
+    refused = []
+
     def refuse(request):
-        return web.Response(status=500) if request.path.endswith("/events") else None
+        if not request.path.endswith("/events"):
+            return None
+        refused.append(request.path)
+        return web.Response(status=500)
 
     api.faults.append(refuse)
     await pods.make("a")
     await pods.until("a", is_ready)
+    assert refused, "nobody tried to tell an event"

@@ -166,7 +166,8 @@ def test_a_new_sequence_takes_a_slot_over():
 
 def test_many_sequences_together_may_have_more_tokens_than_one_may():
     segments = (Segment(0, 0, 200), Segment(1, 0, 200))
-    stages("llama")[0].forward(Microbatch({"input_ids": tokens(1, 400)[0]}, segments))
+    made = stages("llama")[0].forward(Microbatch({"input_ids": tokens(1, 400)[0]}, segments))
+    assert made.tensors["hidden_states"].shape[-2] == 400
 
 
 def test_segments_without_sampling_draw_nothing():

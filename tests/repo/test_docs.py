@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +15,7 @@ import yaml
 from stageline_api.manifest import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
+KIND = "PipelineDeployment"
 PAGES = sorted(
     page
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
@@ -36,24 +39,43 @@ def test_every_link_to_a_file_leads_somewhere(page):
         assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_manifest_in_a_page_is_valid(page):
-    for block in blocks(page, "yaml"):
-        if yaml.safe_load(block).get("kind") == "PipelineDeployment":
-            read_manifest(block, page.name)
+def in_pages(finds: Callable[[Path], Iterable[str]]) -> list[Any]:
+    """What is found in each page that has any, as a test's parameter."""
+    return [
+        pytest.param(page, found, id=str(page.relative_to(ROOT)))
+        for page in PAGES
+        if (found := list(finds(page)))
+    ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_make_target_in_a_page_exists(page):
+def manifests_of(page: Path) -> Iterable[str]:
+    return (b for b in blocks(page, "yaml") if yaml.safe_load(b).get("kind") == KIND)
+
+
+def targets_of(page: Path) -> Iterable[str]:
+    return map(
+        "".join, re.findall(r"`make ([a-z0-9-]+)`|^make ([a-z0-9-]+)", page.read_text(), re.M)
+    )
+
+
+@pytest.mark.parametrize(("page", "manifests"), in_pages(manifests_of))
+def test_every_manifest_in_a_page_is_valid(page, manifests):
+    for manifest in manifests:
+        assert read_manifest(manifest, page.name).metadata.name
+
+
+@pytest.mark.parametrize(("page", "names"), in_pages(targets_of))
+def test_every_make_target_in_a_page_exists(page, names):
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
-    for target in re.findall(r"`make ([a-z0-9-]+)`|^make ([a-z0-9-]+)", page.read_text(), re.M):
-        name = "".join(target)
+    for name in names:
         assert name in targets, f"{page.name} names make {name}, which the Makefile does not have"
 
 
 def test_every_command_in_the_readme_has_the_options_it_is_shown_with():
     shown = "".join(blocks(ROOT / "README.md", "console") + blocks(ROOT / "README.md", "sh"))
-    for command, rest in re.findall(r"^\$? ?(?:\.venv/bin/)?stageline (\w+)(.*)$", shown, re.M):
+    commands = re.findall(r"^\$? ?(?:\.venv/bin/)?stageline (\w+)(.*)$", shown, re.M)
+    assert commands, "the README shows no command"
+    for command, rest in commands:
         told = subprocess.run(
             [sys.executable, "-m", "stageline_cli.main", command, "--help"],
             capture_output=True, text=True, check=False,
