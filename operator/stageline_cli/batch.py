@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stageline_cli.batchfile import Id, Results
 
 _INTERRUPTED = 130
+_End = Failure | asyncio.CancelledError | None
 
 
 def batch(
@@ -76,19 +77,20 @@ def batch(
 
                 calls = while_served(file, state_dir, work.run)
             end = _outcome(calls)
-        so_far = f"{len(written.done)} of {len(ids)} lines done"
-        if isinstance(end, Failure):
-            raise Failure(f"{end}\n{so_far}, run the same command to go on")
-        if end is not None:
-            typer.echo(f"{so_far}, run the same command to go on")
-            raise typer.Exit(_INTERRUPTED)
-        seconds = time.monotonic() - began
-        typer.echo(
-            f"{so_far}, {written.failed} of them with an error; this time {work.tokens} tokens in "
-            f"{seconds:.1f} s"
-        )
+        _tell(end, written, len(ids), f"{work.tokens} tokens in {time.monotonic() - began:.1f} s")
     if written.failed:
         raise typer.Exit(1)
+
+
+def _tell(end: _End, written: Results, asked: int, made: str) -> None:
+    """Say how far it came; Failure or Exit when that is not to the end."""
+    so_far = f"{len(written.done)} of {asked} lines done"
+    if isinstance(end, Failure):
+        raise Failure(f"{end}\n{so_far}, run the same command to go on")
+    if end is not None:
+        typer.echo(f"{so_far}, run the same command to go on")
+        raise typer.Exit(_INTERRUPTED)
+    typer.echo(f"{so_far}, {written.failed} of them with an error; this time {made}")
 
 
 def _check_same(written: Results, ids: set[Id], requests: Path, results: Path) -> None:
@@ -99,7 +101,7 @@ def _check_same(written: Results, ids: set[Id], requests: Path, results: Path) -
         )
 
 
-def _outcome(calls: Coroutine[Any, Any, None]) -> Failure | asyncio.CancelledError | None:
+def _outcome(calls: Coroutine[Any, Any, None]) -> _End:
     """How the calls ended: None is well, CancelledError that somebody wanted no more."""
 
     async def until_stopped() -> None:

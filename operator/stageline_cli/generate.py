@@ -59,15 +59,10 @@ def generate(
     """
     from stageline_cli.client import connect, run
 
-    asked = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "seed": seed,
-        "stop": stop or None,
-    }
-    sampling = {name: value for name, value in asked.items() if value is not None}
+    sampling = _given(
+        max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed,
+        stop=stop or None,
+    )  # fmt: skip
 
     async def call() -> None:
         async with connect(Server(address, ca, token_file)) as client:
@@ -77,6 +72,11 @@ def generate(
             await _print(_texts(client, name, inputs, timeout, stream=stream))
 
     run(call())
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Those that the caller gave; the server has its own values for the others."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def generation_inputs(

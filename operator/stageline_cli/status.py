@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stageline_cli.failure import Failure
+from stageline_cli.looking import DEFAULT_STATE_DIR, Kubeconfig, Namespace, StateDir, chosen_access
 
 if TYPE_CHECKING:
     from stageline_cli.apiserver import ApiReader
-    from stageline_cli.kubeconfig import Access
 
 Object = dict[str, Any]
 
-_PLUGIN = "kubectl-stageline"
 _BETWEEN_LOOKS_SECONDS = 0.5
 _AGE = re.compile(r"\b(\d+[smhd]){1,2}\b *")
 
@@ -41,15 +37,9 @@ def status(
     name: Annotated[
         str | None, typer.Argument(help="Name of the PipelineDeployment; all if none.")
     ] = None,
-    namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Namespace; the context's own if none.")
-    ] = None,
-    state_dir: Annotated[
-        Path, typer.Option(help="State folder of the `stageline up` to look at.")
-    ] = Path(".stageline"),
-    kubeconfig: Annotated[
-        Path | None, typer.Option(help="Look at the cluster of this kubeconfig.")
-    ] = None,
+    namespace: Namespace = None,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    kubeconfig: Kubeconfig = None,
     context: Annotated[
         str | None, typer.Option(help="Look at the cluster of this context of the kubeconfig.")
     ] = None,
@@ -182,33 +172,3 @@ def _data(resources: list[Object], output: Output, *, alone: bool) -> str:
 def _timeless(text: str) -> str:
     """Without ages, which change while nothing happens."""
     return _AGE.sub("", text)
-
-
-def chosen_access(
-    name: str | None,
-    state_dir: Path,
-    kubeconfig: Path | None,
-    context: str | None,
-    server: str | None,
-) -> Access:
-    """The API server that the options mean: an `up` that runs, else what kubectl would take."""
-    from stageline_cli.kubeconfig import Access, kubeconfig_files, read_access
-    from stageline_local.statedir import KUBECONFIG, running
-
-    if server:
-        return Access(server=server.rstrip("/"))
-    if kubeconfig is None and context is None and Path(sys.argv[0]).name != _PLUGIN:
-        ups = running(state_dir)
-        chosen = [up for up in ups if up.name == name] or ups
-        if len(chosen) > 1:
-            names = ", ".join(up.name for up in ups)
-            raise Failure(f"{len(ups)} models run from {state_dir} ({names}): name one of them")
-        if chosen:
-            return read_access([chosen[0] / KUBECONFIG])
-    files = kubeconfig_files(kubeconfig, os.environ)
-    if not files:
-        raise Failure(
-            f"no `stageline up` runs from {state_dir}, and there is no kubeconfig: start a model "
-            "with `stageline up FILE`, or say with --state-dir where one runs"
-        )
-    return read_access(files, context)

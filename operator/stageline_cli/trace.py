@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stageline_cli.failure import Failure
+from stageline_cli.looking import DEFAULT_STATE_DIR, Kubeconfig, Namespace, StateDir, chosen_access
 
 if TYPE_CHECKING:
     import grpc
@@ -34,15 +35,9 @@ def trace(
         int | None,
         typer.Option(min=1, help="Newest microbatches of each stage; all that are kept if none."),
     ] = None,
-    namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Namespace; the context's own if none.")
-    ] = None,
-    state_dir: Annotated[
-        Path, typer.Option(help="State folder of the `stageline up` to look at.")
-    ] = Path(".stageline"),
-    kubeconfig: Annotated[
-        Path | None, typer.Option(help="Look at the cluster of this kubeconfig.")
-    ] = None,
+    namespace: Namespace = None,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    kubeconfig: Kubeconfig = None,
     credentials: Annotated[
         Path | None,
         typer.Option(help="With HOST:PORT: folder of ca.crt, tls.crt and tls.key of a router."),
@@ -58,7 +53,7 @@ def trace(
       stageline trace tiny -o trace.json --png trace.png
       stageline trace 127.0.0.1:7070 --credentials tls/ --last 200
     """
-    from stageline_cli.spans import chrome, picture
+    from stageline_cli.spans import chrome
 
     if ":" in pipeline:
         found = _ask(pipeline, last or 0, credentials)
@@ -68,14 +63,7 @@ def trace(
         raise Failure(f"{found.pipeline} has computed nothing yet: send it a request first")
     _write(output, json.dumps(chrome(found)).encode())
     if png is not None:
-        try:
-            image = picture(found)
-        except ImportError:
-            raise Failure("a picture needs Pillow: pip install pillow") from None
-        try:
-            image.save(png, "PNG")
-        except OSError as error:
-            raise Failure(f"{png} cannot be written: {error.strerror}") from None
+        _draw(found, png)
     for stage in found.stages:
         typer.echo(_summary(stage))
     typer.echo(f"{output} is written: open it in https://ui.perfetto.dev")
@@ -86,9 +74,8 @@ def _ask_named(
 ) -> pb.PipelineTrace:
     from stageline_cli.apiserver import ApiReader
     from stageline_cli.leaders import find_leader
-    from stageline_cli.status import chosen_access
 
-    access = chosen_access(name, state_dir, kubeconfig, None, None)
+    access = chosen_access(name, state_dir, kubeconfig)
     leader = find_leader(ApiReader(access), namespace or access.namespace, name)
     with leader.credentials() as folder:
         try:
@@ -141,6 +128,19 @@ def _summary(stage: pb.StageTrace) -> str:
         f"stage {stage.stage}: {len(stage.spans)} microbatches, computed {computed:.3f} s, "
         f"waited {waited / whole:.1%} while there was work, sent {sent / whole:.1%}"
     )
+
+
+def _draw(found: pb.PipelineTrace, png: Path) -> None:
+    from stageline_cli.spans import picture
+
+    try:
+        image = picture(found)
+    except ImportError:
+        raise Failure("a picture needs Pillow: pip install pillow") from None
+    try:
+        image.save(png, "PNG")
+    except OSError as error:
+        raise Failure(f"{png} cannot be written: {error.strerror}") from None
 
 
 def _write(path: Path, data: bytes) -> None:

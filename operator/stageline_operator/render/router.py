@@ -25,7 +25,7 @@ from stageline_operator.observed import PipelineKey, RevisionRecord
 from stageline_operator.render import pods, secrets
 from stageline_operator.render.metadata import child, owner, selector
 from stageline_operator.render.patching import Patched, patched
-from stageline_operator.render.source import record_source
+from stageline_operator.render.source import Source, record_source
 from stageline_operator.render.stage import leader_address
 from stageline_operator.settings import RenderSettings
 
@@ -179,27 +179,7 @@ def _template(
     router = deployment.spec.router
     folders = _secret_folders(resource, router)
     source = record_source(resource, record, settings)
-    container = pods.container(
-        CONTAINER,
-        router.image or settings.router_image,
-        source,
-        command=["python", "-m", "stageline_router"],
-        args=[
-            "--document",
-            f"{_DOCUMENT_FOLDER}/{_DOCUMENT_KEY}",
-            *(word for folder in folders for word in (folder.flag, folder.path)),
-        ],
-        ports=[
-            {"name": "grpc", "containerPort": router.port, "protocol": "TCP"},
-            pods.health_port(),
-        ],
-        resources=pods.resources(router.resources),
-        volumeMounts=[
-            secrets.mount("document", _DOCUMENT_FOLDER),
-            *(secrets.mount(folder.name, folder.path) for folder in folders),
-        ],
-        **pods.probes("router"),
-    )
+    container = _container(router, folders, source, settings)
     config = {
         "name": names.router(owner(resource)),
         "items": [{"key": _DOCUMENT_KEY, "path": _DOCUMENT_KEY}],
@@ -224,3 +204,29 @@ def _template(
     }
     where = Patched(owner(resource), CONTAINER, "spec.router.podTemplate")
     return patched(template, router.pod_template, where)
+
+
+def _container(
+    router: RouterSpec, folders: Sequence[_SecretFolder], source: Source, settings: RenderSettings
+) -> Object:
+    return pods.container(
+        CONTAINER,
+        router.image or settings.router_image,
+        source,
+        command=["python", "-m", "stageline_router"],
+        args=[
+            "--document",
+            f"{_DOCUMENT_FOLDER}/{_DOCUMENT_KEY}",
+            *(word for folder in folders for word in (folder.flag, folder.path)),
+        ],
+        ports=[
+            {"name": "grpc", "containerPort": router.port, "protocol": "TCP"},
+            pods.health_port(),
+        ],
+        resources=pods.resources(router.resources),
+        volumeMounts=[
+            secrets.mount("document", _DOCUMENT_FOLDER),
+            *(secrets.mount(folder.name, folder.path) for folder in folders),
+        ],
+        **pods.probes("router"),
+    )
