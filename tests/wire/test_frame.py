@@ -145,6 +145,15 @@ def test_a_shape_that_claims_the_world_costs_nothing():
         decode(claimed)
 
 
+def test_a_table_that_is_known_does_not_vouch_for_the_next_frame():
+    message = joined(sample())
+    decode(message)
+    with pytest.raises(FrameError, match="needs"):
+        decode(forged(total=len(message) - 8)[:-8])
+    with pytest.raises(FrameError, match="belong to no tensor"):
+        decode(forged(total=len(message) + 8) + bytes(8))
+
+
 @pytest.mark.parametrize("meta", [b"[1]", b"nul", b"[" * 50_000, b"\xff\xfe", b"9" * 10_000])
 def test_a_meta_that_is_no_object_is_refused(meta):
     header = struct.pack("<IBBHIIQQQQ", 0x314C4753, 1, 1, 0, len(meta), 0, 0, 0, 48 + len(meta), 0)

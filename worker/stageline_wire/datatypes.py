@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Datatype:
-    """One element type: its name in the protocol, its code in a frame, its size in bytes."""
+    """One element type: its name in the protocol, its code in a frame, its size in bytes.
+
+    There is one of each, so they are compared and hashed by what they are, not by their fields.
+    """
 
     name: str
     code: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import warnings
 
 import torch
@@ -25,7 +24,7 @@ DTYPES: dict[str, torch.dtype] = {
     "FP64": torch.float64,
     "BF16": torch.bfloat16,
 }
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_DATATYPES = {dtype: DATATYPES[name] for name, dtype in DTYPES.items()}
 
 # torch warns once a process that a buffer is read-only. Nobody else reads a received frame, so a
 # stage that writes into it harms no one; the warning is spent here.
@@ -36,23 +35,22 @@ with warnings.catch_warnings():
 
 def to_view(name: str, tensor: Tensor) -> TensorView:
     """The tensor's own memory (on the CPU and contiguous, else a copy that is)."""
-    tensor = tensor.detach().to("cpu").contiguous()
-    size = tensor.numel() * tensor.element_size()
-    datatype = DATATYPES[_NAMES[tensor.dtype]]
-    return TensorView(name, datatype, tuple(tensor.shape), _memory(tensor, size))
+    try:
+        data = tensor.numpy().data.cast("B")
+    except (TypeError, RuntimeError, ValueError):  # asked first, each would cost as much as this
+        data = _memory(tensor.detach().to("cpu").contiguous())
+    return TensorView(name, _DATATYPES[tensor.dtype], tensor.shape, data)
 
 
 def from_view(view: TensorView) -> Tensor:
     """A tensor over the view's bytes, which stay alive as long as the tensor."""
     dtype = DTYPES[view.datatype.name]
-    if not view.size:
+    if not len(view.data):
         return torch.empty(view.shape, dtype=dtype)
-    return torch.frombuffer(view.data, dtype=dtype).reshape(view.shape)
+    tensor = torch.frombuffer(view.data, dtype=dtype)
+    return tensor if len(view.shape) == 1 else tensor.view(view.shape)
 
 
-def _memory(tensor: Tensor, size: int) -> memoryview:
-    if not size:
-        return memoryview(b"")
-    memory = (ctypes.c_ubyte * size).from_address(tensor.data_ptr())
-    memory.owner = tensor  # type: ignore[attr-defined]  # keeps the tensor's memory alive
-    return memoryview(memory).cast("B")
+def _memory(tensor: Tensor) -> memoryview:
+    """Of a tensor that numpy cannot show as it is: it knows no bfloat16."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
