@@ -8,18 +8,17 @@ from stageline_wire import Frame, FrameError
 from stageline_worker.transport.seam import LinkError
 
 WINDOW = 64
-"""Credits of one link. A frame costs one for each 64 KiB of its tensors, but no more than 16: 4 MiB
-may be on their way, or four frames if these are larger."""
+"""Credits of one link. A frame costs one for each 64 KiB that it has begun, but no more than 16:
+4 MiB may be on their way, or four frames if these are larger."""
 _UNIT = 64 << 10
 _MOST_OF_A_FRAME = 16
 _MOST = 1024
 _QUIET = 0.1  # seconds
 
 
-def price(frame: Frame) -> int:
-    """What it costs to send this frame, in credits."""
-    size = sum(len(tensor.data) for tensor in frame.tensors)
-    return min(_MOST_OF_A_FRAME, 1 + size // _UNIT)
+def price(size: int) -> int:
+    """What it costs to send a frame of so many bytes, in credits."""
+    return 1 + size // _UNIT if size < _UNIT * _MOST_OF_A_FRAME else _MOST_OF_A_FRAME
 
 
 def granted(frame: Frame) -> int:
@@ -74,17 +73,17 @@ class Debt:
         self._outstanding = 0
         self._paid = 0.0
 
-    def arrived(self, frame: Frame) -> None:
-        """Raises LinkError when the sender had no credits for this frame."""
+    def arrived(self, cost: int) -> None:
+        """A frame of that price came. Raises LinkError when its sender had no credits for it."""
         with self._lock:
-            self._outstanding += price(frame)
+            self._outstanding += cost
             if self._outstanding > WINDOW:
                 raise LinkError(f"it was sent more than its {WINDOW} credits allow")
 
-    def taken(self, frame: Frame, now: float) -> int:
-        """A frame was received: the number of credits to give back now, often 0."""
+    def taken(self, cost: int, now: float) -> int:
+        """A frame of that price was received: the credits to give back now, often 0."""
         with self._lock:
-            self._unpaid += price(frame)
+            self._unpaid += cost
             if self._unpaid < WINDOW // 2 and now - self._paid < _QUIET:
                 return 0
             count, self._unpaid, self._paid = self._unpaid, 0, now

@@ -16,7 +16,7 @@ import grpc
 
 from stageline_wire import Frame, FrameError, Kind, decode, encode
 from stageline_wire.credentials import Credentials
-from stageline_worker.transport.credits import WINDOW, Debt
+from stageline_worker.transport.credits import WINDOW, Debt, price
 from stageline_worker.transport.grpc_outlet import METHOD, GrpcOutlet
 from stageline_worker.transport.seam import (
     Accept,
@@ -35,7 +35,7 @@ class GrpcInlet:
         self._session = session
         self._refusals = refusals
         self._debt = Debt()
-        self._arrived: SimpleQueue[tuple[Frame, float] | LinkError | None] = SimpleQueue()
+        self._arrived: SimpleQueue[tuple[Frame, int, float] | LinkError | None] = SimpleQueue()
         self._replies: SimpleQueue[Frame | None] = SimpleQueue()
         self._error: LinkError | None = None
         self.reason = ""
@@ -52,9 +52,9 @@ class GrpcInlet:
         if isinstance(item, LinkError):
             self._error = item
             raise item
-        frame, since = item
+        frame, cost, since = item
         now = time.monotonic()
-        if count := self._debt.taken(frame, now):
+        if count := self._debt.taken(cost, now):
             meta = {"credits": count, "held": now - since}
             self._replies.put(Frame(Kind.CREDIT, self._session, frame.sequence, meta))
         return frame
@@ -71,7 +71,7 @@ class GrpcInlet:
         """Take frames off the stream until it ends (the reader thread)."""
         try:
             for message in messages:
-                self._take(decode(message))
+                self._take(decode(message), price(len(message)))
             error = LinkError("the other end closed it without END")
         except FrameError as bad:
             self._refusals.add(str(bad))
@@ -95,7 +95,7 @@ class GrpcInlet:
         """The call is over: let both threads go."""
         self._replies.put(None)
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, frame: Frame, cost: int) -> None:
         if frame.kind is Kind.END:
             self._replies.put(Frame(Kind.END, self._session))
             raise LinkEnded("the other end said END")
@@ -104,8 +104,8 @@ class GrpcInlet:
         if frame.session != self._session:
             self._refusals.add(f"a frame of session {frame.session} came in {self._session}")
             return
-        self._debt.arrived(frame)
-        self._arrived.put((frame, time.monotonic()))
+        self._debt.arrived(cost)
+        self._arrived.put((frame, cost, time.monotonic()))
 
 
 class GrpcTransport:

@@ -17,7 +17,9 @@ import grpc
 
 from stageline_wire import Frame, FrameError, Kind, decode, encode
 from stageline_wire.credentials import Credentials
+from stageline_wire.frame import Buffer
 from stageline_worker.channel import open_channel
+from stageline_worker.transport.backlog import size
 from stageline_worker.transport.credits import Credits, granted, price
 from stageline_worker.transport.seam import LinkError
 
@@ -46,12 +48,12 @@ class GrpcOutlet:
         self._reason = ""
         self._sent: dict[int, float] = {}
         self._hops: deque[float] = deque(maxlen=_HOPS)
-        self._outgoing: SimpleQueue[Frame | None] = SimpleQueue()
+        self._outgoing: SimpleQueue[list[Buffer] | None] = SimpleQueue()
         self._channel = open_channel(address, credentials)
         stream: Any = self._channel.stream_stream(METHOD)
         self._call = stream(self._messages(), wait_for_ready=True)
         threading.Thread(target=self._read, name=f"outlet-{address}", daemon=True).start()
-        self._outgoing.put(hello)
+        self._outgoing.put(encode(hello))
 
     @property
     def hop_seconds(self) -> float:
@@ -65,12 +67,13 @@ class GrpcOutlet:
             raise LinkError(self._reason if in_time else late)
 
     def send(self, frame: Frame) -> None:
-        self._credits.take(price(frame))
+        buffers = encode(frame)
+        self._credits.take(price(size(buffers)))
         self._sent[frame.sequence] = time.monotonic()
-        self._outgoing.put(frame)
+        self._outgoing.put(buffers)
 
     def finish(self, timeout: float) -> bool:
-        self._outgoing.put(Frame(Kind.END))
+        self._outgoing.put(encode(Frame(Kind.END)))
         self._over.wait(timeout)
         return self._acknowledged
 
@@ -82,8 +85,8 @@ class GrpcOutlet:
         self._channel.close()
 
     def _messages(self) -> Iterator[bytes]:
-        while (frame := self._outgoing.get()) is not None:
-            yield b"".join(encode(frame))
+        while (buffers := self._outgoing.get()) is not None:
+            yield b"".join(buffers)
 
     def _read(self) -> None:
         reason = "the other end closed it"

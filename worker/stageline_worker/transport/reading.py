@@ -38,55 +38,61 @@ class FrameReader:
         self._block = self._blocks.take(_SMALL)
         self._start = 0
         self._end = 0
-        self._size = 0
+        self.size = 0
+        """Bytes of the frame that `next` gave last, or of the one that has begun since."""
+        self._length = 0  # the same with padding; 0 when none has begun
         self._believed = _FIRST
-        self._was_large = False
+        self._last = 0
 
     def next(self) -> Frame | None:
         """The next frame, None when more must come first.
 
         Raises EOFError at the end, FrameError when this is no frame, and what `read` raises.
         """
-        while (frame := self._whole()) is None:
+        while True:
+            came = self._end - self._start
+            if not self._length and came >= HEADER_LENGTH:
+                self._begin()
+            if came >= self._length > 0:
+                return self._take()
             count = self._read(self._room())
             if count is None:
                 return None
             if count == 0:
                 raise EOFError
             self._end += count
-        return frame
-
-    def _whole(self) -> Frame | None:
-        if not self._size and self._end - self._start >= HEADER_LENGTH:
-            self._begin()
-        if not self._size or self._end - self._start < padded(self._size):
-            return None
-        frame = decode(self._block.view(self._start, self._start + self._size))
-        self._start += (length := padded(self._size))
-        self._believed = max(self._believed, length)
-        self._was_large, self._size = length > _SMALL, 0
-        return frame
 
     def _begin(self) -> None:
-        size = frame_length(self._block.view(self._start, self._start + HEADER_LENGTH))
+        size = frame_length(self._block.bytes, self._block.offset + self._start)
         if size > self.most:
             raise FrameError(f"a frame says it has {size} bytes, this link takes {self.most}")
-        self._size, self.largest = size, max(size, self.largest)
-        if (length := padded(size)) > _SMALL:
-            self._move_to(self._own(length, self._believed))
+        self.size, self._length = size, padded(size)
+        self.largest = max(size, self.largest)
+        if self._length > _SMALL:
+            self._move_to(self._own(self._length, self._believed))
+
+    def _take(self) -> Frame:
+        start, length = self._start, self._length
+        frame = decode(self._block.view(start, start + self.size))
+        self._start = start + length
+        if length > self._believed:
+            self._believed = length
+        self._last, self._length = length, 0
+        return frame
 
     def _room(self) -> memoryview:
         """Where the next bytes go. What follows a large frame is left for a block of its own."""
-        length = padded(self._size)
+        length = self._length
         if length > _SMALL:
             if self._end == self._block.size:
                 self._move_to(self._own(length, 2 * self._end))
             return self._block.view(self._end, min(length, self._block.size))
-        needed = length or HEADER_LENGTH
-        if self._start + needed > self._block.size or self._block.size > _SMALL:
+        # A frame like the last one should find room, or its beginning would be moved.
+        needed = length or (self._last if self._last <= _SMALL and self._start == self._end else 0)
+        if self._start + max(needed, HEADER_LENGTH) > self._block.size or self._block.size > _SMALL:
             self._move_to(self._blocks.take(_SMALL))
         # Another large frame is likely to follow one: bytes after its header would be copied.
-        only_header = self._was_large and not length
+        only_header = self._last > _SMALL and not length
         return self._block.view(
             self._end, self._start + HEADER_LENGTH if only_header else self._block.size
         )
@@ -106,17 +112,17 @@ class _Block:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._bytes = bytearray(size + ALIGNMENT)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(self._bytes))
-        self._offset = -address % ALIGNMENT
+        self.bytes = bytearray(size + ALIGNMENT)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self.bytes))
+        self.offset = -address % ALIGNMENT
 
     def view(self, start: int, end: int) -> memoryview:
         # Not a slice of one view that is kept: each holds the bytes anew, which `is_free` counts.
-        return memoryview(self._bytes)[self._offset + start : self._offset + end]
+        return memoryview(self.bytes)[self.offset + start : self.offset + end]
 
     @property
     def is_free(self) -> bool:
-        return sys.getrefcount(self._bytes) < _UNUSED
+        return sys.getrefcount(self.bytes) < _UNUSED
 
 
 class _Blocks:

@@ -13,16 +13,17 @@ import time
 from queue import Empty, SimpleQueue
 
 from stageline_wire import Frame, FrameError, Kind, encode
-from stageline_worker.transport.backlog import Backlog
-from stageline_worker.transport.credits import WINDOW, Debt
+from stageline_worker.transport.backlog import Backlog, size
+from stageline_worker.transport.credits import WINDOW, Debt, price
 from stageline_worker.transport.reading import FrameReader
 from stageline_worker.transport.seam import LinkEnded, LinkError, Refusals
 from stageline_worker.transport.wire import READABLE, Waker, Wire, milliseconds
 
 _INLINE = 512 << 10
 _MOST = 4 << 30
+_CARRIED = (Kind.MICROBATCH, Kind.RESULT)
 
-_Arrival = tuple[Frame, float | None]  # and when it came, if that is known
+_Arrival = tuple[Frame, int, float | None]  # its price, and when it came, if that is known
 
 
 class SocketInlet:
@@ -70,9 +71,9 @@ class SocketInlet:
         """Without a word, as if this process were gone."""
         self._wire.shutdown()
 
-    def _take(self, frame: Frame, since: float | None) -> Frame:
+    def _take(self, frame: Frame, cost: int, since: float | None) -> Frame:
         now = time.monotonic()
-        if count := self._debt.taken(frame, now):
+        if count := self._debt.taken(cost, now):
             # A frame that was here before anybody looked tells nothing of the way it took.
             held = {} if since is None else {"held": now - since}
             meta = {"credits": count, **held}
@@ -94,15 +95,16 @@ class SocketInlet:
                     self._waker.clear()
                     if self._error is None:
                         return None
-            return frame, time.monotonic() if has_waited else None
+            return *frame, time.monotonic() if has_waited else None
 
-    def _read(self) -> Frame | None:
-        """A frame that is here. Raises LinkError."""
+    def _read(self) -> tuple[Frame, int] | None:
+        """A frame that is here, and its price. Raises LinkError."""
         try:
             while self._error is None and (frame := self._frames.next()) is not None:
-                if self._is_ours(frame):
-                    self._debt.arrived(frame)
-                    return frame
+                if frame.kind in _CARRIED and frame.session == self._session:
+                    self._debt.arrived(cost := price(self._frames.size))
+                    return frame, cost
+                self._refuse(frame)
         except FrameError as bad:
             self._refusals.add(str(bad))
             self._fail(LinkError(str(bad)))
@@ -116,15 +118,13 @@ class SocketInlet:
             raise self._error
         return None
 
-    def _is_ours(self, frame: Frame) -> bool:
+    def _refuse(self, frame: Frame) -> None:
         if frame.kind is Kind.END:
             self._say(Frame(Kind.END, self._session))
             raise LinkEnded("the other end said END")
-        if frame.kind not in (Kind.MICROBATCH, Kind.RESULT):
+        if frame.kind not in _CARRIED:
             raise FrameError(f"a {frame.kind.name} frame does not belong on a link")
-        if frame.session != self._session:
-            self._refusals.add(f"a frame of session {frame.session} came in {self._session}")
-        return frame.session == self._session
+        self._refusals.add(f"a frame of session {frame.session} came in {self._session}")
 
     def _fail(self, error: LinkError) -> None:
         """The first reason stays, and the other end is told it."""
@@ -139,7 +139,8 @@ class SocketInlet:
     def _say(self, frame: Frame) -> None:
         with self._writing:
             try:
-                self._backlog.write(encode(frame))
+                said = encode(frame)
+                self._backlog.write(said, size(said))
                 self._backlog.flush()
             except OSError:
                 return  # whoever reads learns it

@@ -1,8 +1,10 @@
 """The sending end of a socket link.
 
-The caller's thread writes at once, without waiting; only what the kernel does not take goes to the
-link's own thread. That thread dials, then sleeps until the other end hangs up. It reads credits
-only now and then, to measure the hop in time: the caller reads them when it has used up its own.
+The caller's thread writes small frames at once, without waiting. What the kernel does not take goes
+to the link's own thread, and so do large frames: copying one takes as long as several wake-ups, and
+goes beside the next compute where that leaves a core free. The link's thread dials, then sleeps
+until the other end hangs up. It reads credits only now and then, to measure the hop in time: the
+caller reads them when it has used up its own.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from typing import Final
 
 from stageline_wire import Frame, FrameError, Kind, encode
 from stageline_wire.credentials import Credentials
-from stageline_worker.transport.backlog import Backlog
+from stageline_wire.frame import Buffer
+from stageline_worker.transport.backlog import Backlog, size
 from stageline_worker.transport.credits import granted, price
 from stageline_worker.transport.dialing import connect
 from stageline_worker.transport.reading import FrameReader
@@ -29,6 +32,7 @@ _BETWEEN_SAMPLES = 1.0
 _BETWEEN_DIALS = 0.1
 _CLOSED = "it was closed here"
 MOST_OF_A_REPLY: Final = 64 << 10
+AT_ONCE: Final = 512 << 10
 
 
 class SocketOutlet:
@@ -62,12 +66,12 @@ class SocketOutlet:
         self._broken: LinkError | None = None
         self._granted = self._used = 0  # credits
         self._starves = False
-        self._sent: dict[int, float] = {}
+        self._sent: deque[tuple[int, float]] = deque()
         self._hops: deque[float] = deque(maxlen=_HOPS)
         self._wants_sample = False
         self._next_sample = 0.0
         self._sending = threading.Lock()  # held while credits are waited for
-        self._writing, self._reading, self._breaking = (threading.Lock() for _ in range(3))
+        self._reading, self._breaking = threading.Lock(), threading.Lock()
         name = f"outlet-{address}"
         threading.Thread(target=self._run, args=(hello,), name=name, daemon=True).start()
 
@@ -84,17 +88,23 @@ class SocketOutlet:
             raise error or LinkUnreached(late)
 
     def send(self, frame: Frame) -> None:
+        buffers = encode(frame)
+        length = size(buffers)
         with self._sending:
-            self._take_credits(price(frame))
-            self._sent[frame.sequence] = now = time.monotonic()
-            self._write(frame)
+            needed = self._used + price(length)
+            if self._granted < needed or self._broken is not None:
+                self._await_credits(needed)
+            self._used = needed
+            now = time.monotonic()
+            self._sent.append((frame.sequence, now))
+            self._write(buffers, length)
         if now >= self._next_sample and not self._wants_sample:
             self._wants_sample = True
             self._waker.wake()
 
     def finish(self, timeout: float) -> bool:
         try:
-            self._write(Frame(Kind.END))
+            self._say(Frame(Kind.END))
         except LinkError:
             return self._acknowledged
         self._wants_sample = True
@@ -107,8 +117,7 @@ class SocketOutlet:
         self._break_off(LinkError(_CLOSED))
         self._waker.wake()
 
-    def _take_credits(self, count: int) -> None:
-        needed = self._used + count
+    def _await_credits(self, needed: int) -> None:
         has_waited = False
         while self._broken is not None or self._granted < needed:
             if self._broken is not None:
@@ -117,7 +126,6 @@ class SocketOutlet:
             if not self._read(timely=has_waited, starves=True) and self._granted < needed:
                 self._await_reply()
                 has_waited = True
-        self._used = needed
         if self._starves:
             self._starves = False
             if self._wants_sample:  # for which the link's thread has not listened meanwhile
@@ -161,25 +169,28 @@ class SocketOutlet:
 
     def _measure(self, credit: Frame, *, timely: bool) -> None:
         now = time.monotonic()
-        sent = self._sent.get(credit.sequence)
-        for sequence in [known for known in list(self._sent) if known <= credit.sequence]:
-            del self._sent[sequence]
+        sequence, sent = -1, 0.0
+        while self._sent and sequence != credit.sequence:
+            sequence, sent = self._sent.popleft()
         held = credit.meta.get("held")
-        if timely and sent is not None and isinstance(held, (int, float)):
+        if timely and sequence == credit.sequence and isinstance(held, (int, float)):
             self._hops.append(max(0.0, now - sent - held))
             self._next_sample = now + _BETWEEN_SAMPLES
             self._wants_sample = False
 
-    def _write(self, frame: Frame) -> None:
-        with self._writing:
-            if self._broken is None:
-                try:
-                    if self._backlog.write(encode(frame)):
-                        self._waker.wake()
-                except OSError:
-                    pass
-                else:
-                    return
+    def _say(self, frame: Frame) -> None:
+        buffers = encode(frame)
+        self._write(buffers, size(buffers))
+
+    def _write(self, frame: list[Buffer], length: int) -> None:
+        if self._broken is None:
+            try:
+                if self._backlog.write(frame, length, AT_ONCE):
+                    self._waker.wake()
+            except OSError:
+                pass
+            else:
+                return
         # What the other end said before it hung up is the reason.
         while self._broken is None:
             self._read(timely=False)
@@ -221,7 +232,7 @@ class SocketOutlet:
         self._replies = FrameReader(wire.read, MOST_OF_A_REPLY)
         self._backlog = Backlog(wire)
         self._wire = wire
-        self._write(hello)
+        self._say(hello)
         while (frame := self._replies.next()) is None:
             wait(wire.fileno(), READABLE, self._waker, None)
         if frame.kind is Kind.END:
@@ -245,7 +256,7 @@ class SocketOutlet:
                 self._waker.clear()
             happened = ready.get(wire.fileno(), 0)
             if happened & WRITABLE:
-                with self._writing, suppress(OSError):  # reading tells why
+                with suppress(OSError):  # reading tells why
                     self._backlog.flush()
             if happened & ~WRITABLE:
                 self._read(timely=True)
@@ -253,9 +264,9 @@ class SocketOutlet:
     def _leave(self) -> None:
         self._answered.set()
         self._over.set()
-        with self._sending, self._writing, self._reading:
+        with self._sending, self._reading:
             if self._wire is not None:
-                self._wire.close()
+                self._backlog.close()
         self._waker.close()
         if self._is_welcome and not self._closed and not self._acknowledged:
             self._on_broken(str(self._broken))

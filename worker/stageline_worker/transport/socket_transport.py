@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from stageline_wire import Frame, FrameError, Kind, encode
 from stageline_wire.credentials import Credentials, peer_roles
-from stageline_worker.transport.backlog import Backlog
+from stageline_worker.transport.backlog import Backlog, size
 from stageline_worker.transport.dialing import tune
 from stageline_worker.transport.places import socket_port, split, unix_name
 from stageline_worker.transport.reading import FrameReader
@@ -157,7 +157,8 @@ class SocketTransport:
             hello = self._first(wire, frames, deadline)
         except (FrameError, TimeoutError) as error:
             self._refusals.add(str(error))
-            Backlog(wire).write(encode(Frame(Kind.END, meta={"reason": str(error)})))
+            said = encode(Frame(Kind.END, meta={"reason": str(error)}))
+            Backlog(wire).write(said, size(said))
             wire.close()
             return
         except BaseException:

@@ -85,14 +85,15 @@ class TlsWire:
     def write(self, buffers: Sequence[Buffer]) -> int:
         taken = 0
         with self._turn:
-            for buffer in _records(buffers):
-                try:
-                    count = self._connection.send(buffer)
-                except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                    break
-                taken += count
-                if count < len(buffer):
-                    break
+            try:
+                for buffer in _records(buffers):
+                    left = memoryview(buffer)
+                    while left:  # it takes a record at a time
+                        count = self._connection.send(left)
+                        taken += count
+                        left = left[count:]
+            except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                return taken
         return taken
 
     def read(self, into: memoryview) -> int | None:
