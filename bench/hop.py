@@ -1,9 +1,10 @@
 """One hop over each transport, against raw TCP and gloo; and how well sending hides behind compute.
 
-Two processes pinned to a core each (three for the overlap, where compute is a sleep, as the host
-of an accelerator sees it). A message is a tensor in a frame, from the tensor to the tensor. Raw TCP
-is a header and the payload in one sendmsg, and a recv_into for either. Rounds are interleaved;
-figures are medians over rounds, ratios medians of each round's ratio.
+Two processes pinned to a core each. For the overlap there are three, and compute is a sleep, as the
+host of an accelerator sees it: they share both cores, none of them pinned. A message is a tensor in
+a frame, from the tensor to the tensor. Raw TCP is a header and the payload in one sendmsg, and a
+recv_into for either. Rounds are interleaved; figures are medians over rounds, ratios medians of
+each round's ratio.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from pair import LINKS, SESSION, Links, beside, pin
+from pair import LINKS, SESSION, Links, beside, on_both_cores, pin
 
 from stageline_wire import Frame, Kind
 from stageline_worker.tensors import from_view, to_view
@@ -217,7 +218,7 @@ def overlap(rounds: int, microbatches: int) -> None:
         f"\noverlap: 3 stages, 4 MiB a microbatch, {_OVERLAP_SECONDS * 1000:g} ms of sleep in each"
     )
     found: dict[str, list[float]] = {way: [] for way in LINKS}
-    with beside(emulate, 1) as last, beside(emulate, 1) as middle:
+    with on_both_cores(), beside(emulate, 1) as last, beside(emulate, 1) as middle:
         links = Links()
         to_last, to_middle = last.recv(), middle.recv()
         last.send(None)
@@ -260,6 +261,11 @@ def compute() -> float:
 
 def emulate(parent: Connection) -> None:
     """A middle or a last stage of the overlap."""
+    with on_both_cores():
+        relay_all(parent)
+
+
+def relay_all(parent: Connection) -> None:
     links = Links()
     parent.send(links.addresses)
     after = parent.recv()

@@ -3,9 +3,10 @@
 Two processes pinned to a core each. A stage is 8 times Linear 512 + GELU on 64 rows, a few ms. M
 microbatches are on their way; each enters the first stage again when what the last one made of it
 is back, as a decoded token does. No loop can take less than max(M, stages) times the slower stage's
-compute. torch.distributed.pipelining (ScheduleGPipe over gloo) knows no feedback: it makes a step
-of all M, then the outputs go back. Rounds are interleaved; figures are medians over rounds, ratios
-medians of each round's ratio.
+compute a step, and one more for the last stage's first; what the first stage makes of tokens and
+the last one of activations is compute too. torch.distributed.pipelining (ScheduleGPipe over gloo)
+knows no feedback: it makes a step of all M, then the outputs go back. Rounds are interleaved;
+figures are medians over rounds, ratios medians of each round's ratio.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import argparse
 import socket
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Final
@@ -60,21 +62,27 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Turn:
-    """One run of the loop: seconds a step of M microbatches, and the slower stage's for one."""
+    """One run of the loop: its seconds, and the slower stage's for one microbatch."""
 
-    step: float
+    seconds: float
     compute: float
     in_flight: int
+    steps: int
 
     @property
-    def share(self) -> float:
-        """Of what the slower stage alone could do."""
-        return max(self.in_flight, STAGES) * self.compute / self.step
+    def step(self) -> float:
+        """Seconds of a step of M microbatches."""
+        return self.seconds / self.steps
+
+    @property
+    def least(self) -> float:
+        """Seconds that the slower stage alone would take; it waits for its first microbatch."""
+        return (self.steps * max(self.in_flight, STAGES) + STAGES - 1) * self.compute
 
     @property
     def overhead(self) -> float:
-        """Milliseconds a microbatch and hop beyond the slower stage's compute."""
-        return 1000 * (self.step / self.in_flight - self.compute)
+        """Milliseconds a microbatch and hop beyond that."""
+        return 1000 * (self.seconds - self.least) / (self.steps * self.in_flight)
 
 
 def show(in_flight: int, turns: dict[str, list[Turn]]) -> None:
@@ -82,7 +90,7 @@ def show(in_flight: int, turns: dict[str, list[Turn]]) -> None:
     for way, found in turns.items():
         step = statistics.median(1000 * turn.step for turn in found)
         compute = statistics.median(1000 * turn.compute for turn in found)
-        share = statistics.median(turn.share for turn in found)
+        share = statistics.median(turn.least / turn.seconds for turn in found)
         torchs = zip(turns[TORCH], found, strict=True)
         x_torch = statistics.median(a.step / b.step for a, b in torchs)
         overhead = statistics.median(turn.overhead for turn in found)
@@ -110,11 +118,27 @@ class Layers(nn.Module):
         self.count = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        began = time.perf_counter()
-        y: Tensor = self.layers(x)
-        self.seconds += time.perf_counter() - began
-        self.count += 1
+        with self.clock():
+            self.count += 1
+            y: Tensor = self.layers(x)
         return y
+
+    @contextmanager
+    def clock(self) -> Iterator[None]:
+        """What is done under it is compute."""
+        began = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - began
+
+    def entering(self, back: Tensor) -> Tensor:
+        """What the first stage computes on next; it depends on what came back."""
+        with self.clock():
+            return torch.ones(len(back), WIDTH) + (back[:, None] % 2)
+
+    def tokens(self, y: Tensor) -> Tensor:
+        """What the last stage sends back: a number a row."""
+        with self.clock():
+            return y.argmax(-1)
 
     def mean(self) -> float:
         """Seconds of one microbatch since this was last asked."""
@@ -131,16 +155,6 @@ def taken(inlet: Inlet) -> tuple[int, Tensor]:
     frame = inlet.receive()
     assert frame is not None
     return frame.sequence, from_view(frame.tensors[0])
-
-
-def tokens(y: Tensor) -> Tensor:
-    """What the last stage sends back: a number a row."""
-    return y.argmax(-1)
-
-
-def entering(back: Tensor) -> Tensor:
-    """What the first stage computes on next; it depends on what came back."""
-    return torch.ones(len(back), WIDTH) + (back[:, None] % 2)
 
 
 class First:
@@ -166,7 +180,7 @@ class First:
             self._loop(self._outlets[way], self._inlets[way], in_flight, steps)
         seconds = time.perf_counter() - began
         compute = max(self._layers.mean(), self._child.recv())
-        return Turn(seconds / steps, compute, in_flight)
+        return Turn(seconds, compute, in_flight, steps)
 
     def stop(self) -> None:
         self._child.send(None)
@@ -180,7 +194,8 @@ class First:
 
     def _loop(self, outlet: Outlet, inlet: Inlet, in_flight: int, steps: int) -> None:
         def enter(sequence: int, back: Tensor) -> None:
-            outlet.send(framed(Kind.MICROBATCH, sequence, self._layers(entering(back))))
+            x = self._layers.entering(back)
+            outlet.send(framed(Kind.MICROBATCH, sequence, self._layers(x)))
 
         for n in range(in_flight):
             enter(n, torch.zeros(ROWS, dtype=torch.int64))
@@ -209,7 +224,7 @@ def last_stage(parent: Connection) -> None:
             else:
                 for _ in range(in_flight * steps):
                     sequence, x = taken(inlets[way])
-                    outlets[way].send(framed(Kind.RESULT, sequence, tokens(layers(x))))
+                    outlets[way].send(framed(Kind.RESULT, sequence, layers.tokens(layers(x))))
             parent.send(layers.mean())
     for outlet in outlets.values():
         outlet.close()
@@ -233,12 +248,12 @@ class Pipelined:
     def first(self, in_flight: int, steps: int) -> None:
         back = torch.zeros(in_flight * ROWS, dtype=torch.int64)
         for _ in range(steps):
-            self._schedule(in_flight)(entering(back))
+            self._schedule(in_flight)(self._layers.entering(back))
             dist.recv(back, STAGES - 1)
 
     def last(self, in_flight: int, steps: int) -> None:
         for _ in range(steps):
-            dist.send(tokens(self._schedule(in_flight)()), 0)
+            dist.send(self._layers.tokens(self._schedule(in_flight)()), 0)
 
     def _schedule(self, in_flight: int) -> Callable[..., Tensor]:
         if in_flight not in self._schedules:

@@ -36,6 +36,15 @@ def pin(core: int) -> None:
 
 
 @contextmanager
+def on_both_cores() -> Iterator[None]:
+    """This process wanders, as one that shares two cores with two others should."""
+    pinned = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {0, 1})
+    yield
+    os.sched_setaffinity(0, pinned)
+
+
+@contextmanager
 def beside(work: Callable[..., None], core: int, *args: Any) -> Iterator[Connection]:
     """`work(connection, *args)` in a process pinned to `core`; gives our end of the connection."""
     ours, theirs = get_context("spawn").Pipe()
