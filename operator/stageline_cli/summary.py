@@ -22,7 +22,7 @@ STAGE_HEADINGS = (
     "node", "restarts", "message",
 )  # fmt: skip
 _RIGHT = frozenset({"stage", "loaded", "loads", "compute", "hop", "restarts"})
-_BAD_WHEN_TRUE = frozenset({"Reconciling", "Stalled"})
+_BAD_WHEN_TRUE = frozenset({"Reconciling", "Stalled", "OperatorConflict"})
 _PROGRESS = re.compile(r"(: )?[\d.]+( \w+)? of [\d.]+ \w+")
 _MORE = re.compile(r" \(and \d+ more\)$")
 _EVENTS = 8

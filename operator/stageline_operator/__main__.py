@@ -75,6 +75,7 @@ async def run(settings: OperatorSettings) -> int:
     connection = await configuration(settings.connection)
     metrics = Metrics()
     cluster = KubeCluster(connection, metrics.requested)
+    turn = Turn(cluster, settings.namespaces, identity(settings.release), is_dead=is_dead)
     operator = Operator(
         cluster,
         decide,
@@ -82,8 +83,8 @@ async def run(settings: OperatorSettings) -> int:
         namespaces=settings.namespaces,
         workers=settings.workers,
         metrics=metrics,
+        conflict=turn.conflict,
     )
-    turn = Turn(cluster, settings.namespaces, identity(), is_dead=is_dead)
     async with contextlib.AsyncExitStack() as at_end:
         at_end.push_async_callback(cluster.close)
         at_end.push_async_callback(turn.release)
@@ -92,7 +93,7 @@ async def run(settings: OperatorSettings) -> int:
             await at_end.enter_async_context(_health(settings, operator, turn))
         log.info("serving %s of %s", ", ".join(settings.namespaces) or "all", connection.host)
         if await _finished(turn.wait(), stop):
-            keeping = asyncio.create_task(turn.keep(), name="turn")
+            keeping = asyncio.create_task(turn.keep(operator.look_at_all), name="turn")
             keeping.add_done_callback(lambda _: stop.set())
             at_end.push_async_callback(_taken_away, keeping)
             if await _finished(operator.start(), stop):

@@ -87,11 +87,22 @@ class Change(NamedTuple):
 class Cluster(Protocol):
     """What reconciling needs. Every method may raise any ClusterError that it names, and Busy."""
 
-    async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> Listing:
-        """All objects of a kind; namespace None: in all. Gone when there is no such kind."""
+    async def list(
+        self, kind: Kind, namespace: str | None, selector: str = "", *, fields: str = ""
+    ) -> Listing:
+        """All objects of a kind, or those with such labels or fields; namespace None: in all.
+
+        Gone when there is no such kind, Refused.
+        """
 
     def follow(
-        self, kind: Kind, namespace: str | None, version: int, selector: str = ""
+        self,
+        kind: Kind,
+        namespace: str | None,
+        version: int,
+        selector: str = "",
+        *,
+        fields: str = "",
     ) -> AsyncGenerator[Change]:
         """What happens to objects of a kind after that version, until the server ends it.
 
@@ -144,8 +155,10 @@ class KubeCluster:
         await self._client.close()
         await self._watching.close()
 
-    async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> Listing:
-        query = {"limit": _PAGE, **({"labelSelector": selector} if selector else {})}
+    async def list(
+        self, kind: Kind, namespace: str | None, selector: str = "", *, fields: str = ""
+    ) -> Listing:
+        query = {"limit": _PAGE, **_selecting(selector, fields)}
         head = {"apiVersion": kind.api_version, "kind": kind.kind}  # left out of a list's items
         items: list[Object] = []
         while True:
@@ -156,11 +169,16 @@ class KubeCluster:
                 return Listing(items, int(answer["metadata"]["resourceVersion"]))
 
     async def follow(
-        self, kind: Kind, namespace: str | None, version: int, selector: str = ""
+        self,
+        kind: Kind,
+        namespace: str | None,
+        version: int,
+        selector: str = "",
+        *,
+        fields: str = "",
     ) -> AsyncGenerator[Change]:
         query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": str(version)}
-        if selector:
-            query["labelSelector"] = selector
+        query |= _selecting(selector, fields)
         path = _folder(kind, namespace)
         try:
             answer = await _send(self._watching, "GET", path, query=query, patience=_SILENCE)
@@ -292,6 +310,11 @@ def _change(line: bytes) -> Change:
     if told["type"] == "ERROR":
         raise _error(told["object"].get("code") or _EXPIRED, json.dumps(told["object"]).encode())
     return Change(told["type"], told["object"])
+
+
+def _selecting(labels: str, fields: str) -> dict[str, str]:
+    both = {"labelSelector": labels, "fieldSelector": fields}
+    return {name: value for name, value in both.items() if value}
 
 
 def _folder(kind: Kind, namespace: str | None) -> str:

@@ -13,7 +13,7 @@ Ready is Unknown only while there is nothing to tell: no plan, no pipeline, noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
@@ -38,8 +38,12 @@ NEEDS_HELP: Final = frozenset(
 )  # fmt: skip
 """What does not pass by waiting."""
 _BAD: Final = frozenset(
-    reason.value for reason in Reason if reason.hard or reason is Reason.ROLLOUT_BLOCKED
+    reason.value
+    for reason in Reason
+    if reason.hard or reason in (Reason.ROLLOUT_BLOCKED, Reason.SECOND_OPERATOR)
 )
+OPERATOR_CONFLICT: Final = "OperatorConflict"
+"""A condition that is there only while it is so."""
 _OF_STAGES: Final = frozenset(
     {
         Reason.STAGE_UNSCHEDULABLE, Reason.STAGE_VOLUME, Reason.STAGE_IMAGE_PULL,
@@ -123,7 +127,10 @@ class Case:
 def conditions(
     case: Case, previous: Mapping[str, Condition], now: datetime
 ) -> tuple[Condition, ...]:
-    """Every condition, always all of them, each with the time of its last change of status."""
+    """Every condition, each with the time of its last change of status.
+
+    Always all of them, but for OperatorConflict.
+    """
     stalled = _stalled(case)
     verdicts = (
         _ready(case, stalled),
@@ -134,6 +141,7 @@ def conditions(
         _model_loaded(case),
         _pipeline_connected(case),
         _router_ready(case),
+        *_operator_conflict(case),
     )
     generation = case.situation.generation
     return tuple(_timed(one, previous.get(one.type), generation, now) for one in verdicts)
@@ -316,3 +324,8 @@ def _router_ready(case: Case) -> Verdict:
     words = f"{router.available} of {router.wanted} routers answer"
     well, worst = router.available > 0, case.worst(_OF_ROUTERS)
     return _part(kind, well, Reason.AVAILABLE, Reason.ROUTER_STARTING, words, worst)
+
+
+def _operator_conflict(case: Case) -> Iterator[Verdict]:
+    if words := case.situation.observed.conflict:
+        yield Verdict(OPERATOR_CONFLICT, "True", Reason.SECOND_OPERATOR, words)

@@ -21,8 +21,9 @@ _GAUGES: Final = {
     "reconcile_longest_seconds": "How long the longest of these has taken until now.",
     "report_streams": "Pipelines whose leader is heard.",
     "crd_missing_fields": "Fields of the resource that the cluster's CRD is too old to keep.",
-    "resources": "PipelineDeployments that exist.",
-    "resources_ready": "PipelineDeployments whose condition Ready is True.",
+    "namespaces_elsewhere": "Namespaces that are left to operators of their own.",
+    "resources": "PipelineDeployments that exist and are served by this operator.",
+    "resources_ready": "Those of them whose condition Ready is True.",
 }
 
 

@@ -105,6 +105,8 @@ class Observed:
     """Children that the API server refused to make (quota, admission), and its sentence."""
     dropped: tuple[str, ...] = ()
     """Fields of the resource that the cluster's CRD is too old to keep."""
+    conflict: str = ""
+    """That another operator wants to serve it as well, a sentence; empty where none does."""
 
     def of(self, kind: Kind) -> Mapping[str, Object]:
         """The children of one kind, by name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from stageline_operator import health
@@ -14,6 +14,7 @@ from stageline_operator.definition import Definition
 from stageline_operator.kinds import Object
 from stageline_operator.lists import Lists
 from stageline_operator.metrics import Metrics
+from stageline_operator.others import Others
 from stageline_operator.queue import Later, WorkQueue
 from stageline_operator.reconcile import Decide, Reconciler, child_of, soonest
 from stageline_operator.reports import PORT, Introductions, Reports, leaders
@@ -40,6 +41,7 @@ class Operator:
         workers: int = 8,
         metrics: Metrics | None = None,
         leader_port: int = PORT,
+        conflict: Callable[[str], str] = lambda namespace: "",
     ) -> None:
         self.cache = Cache()
         self.queue: WorkQueue[Key] = WorkQueue(
@@ -50,7 +52,8 @@ class Operator:
         self.metrics = metrics or Metrics()
         self.metrics.gauges = self._gauges
         self._lists = Lists(cluster, self.cache, namespaces, self.queue.add)
-        self._definition = Definition(cluster, self._look_at_all)
+        self._definition = Definition(cluster, self.look_at_all)
+        self._others = None if namespaces else Others(cluster, self._look_at)
         self._reconciler = Reconciler(
             cluster,
             self.cache,
@@ -58,6 +61,7 @@ class Operator:
             settings,
             reports=self.reports.of,
             dropped=lambda: self._definition.dropped,
+            conflict=conflict,
         )
         self._introductions = Introductions()
         self._watches = Watches(cluster, self._lists, self.heard)
@@ -67,12 +71,16 @@ class Operator:
         """Come back when everything has been listed and reconciling has begun."""
         await self._lists.first()
         await self._definition.look()
+        if self._others is not None:
+            await self._others.first()
         self.queue.start()
         self._keepers = [
             asyncio.create_task(self._lists.keep(), name="lists"),
             asyncio.create_task(self._watches.keep(), name="watches"),
             asyncio.create_task(self._definition.keep(), name="definition"),
         ]
+        if self._others is not None:
+            self._keepers.append(asyncio.create_task(self._others.keep(), name="others"))
 
     async def stop(self) -> None:
         """Leave no task behind. What was under way is broken off: it is begun anew next time."""
@@ -108,6 +116,9 @@ class Operator:
         return [] if self._lists.complete else ["not everything has been listed yet"]
 
     async def _work(self, key: Key) -> float | None:
+        if key.namespace in self.unserved:
+            self.reports.follow(key, {})
+            return None
         began = _now()
         try:
             await self._secrets.look(key, self.cache.observed(key), began)
@@ -146,12 +157,24 @@ class Operator:
         else:
             self.queue.add(key)
 
-    def _look_at_all(self) -> None:
+    def look_at_all(self) -> None:
+        """What is true of every resource may have changed."""
         for key in self.cache.existing():
             self.queue.add(key)
 
+    def _look_at(self, namespaces: Iterable[str]) -> None:
+        for key in self.cache.existing():
+            if key.namespace in namespaces:
+                self.queue.add(key)
+
+    @property
+    def unserved(self) -> frozenset[str]:
+        """Namespaces that operators of their own serve."""
+        return frozenset() if self._others is None else self._others.namespaces
+
     def _gauges(self) -> dict[str, float]:
-        ready = [_is_ready(self.cache.resource(key)) for key in self.cache.existing()]
+        mine = (key for key in self.cache.existing() if key.namespace not in self.unserved)
+        ready = [_is_ready(self.cache.resource(key)) for key in mine]
         return {
             "queue_depth": self.queue.depth,
             "queue_oldest_seconds": self.queue.oldest_waiting(),
@@ -159,6 +182,7 @@ class Operator:
             "reconcile_longest_seconds": self.queue.oldest_running(),
             "report_streams": self.reports.heard,
             "crd_missing_fields": len(self._definition.dropped),
+            "namespaces_elsewhere": len(self.unserved),
             "resources": len(ready),
             "resources_ready": sum(ready),
         }

@@ -50,6 +50,7 @@ class Reason(StrEnum):
     ACCEPTED = "Accepted"
     NOT_PLANNED = "NotPlanned"
     ROLLOUT_BLOCKED = "RolloutBlocked"
+    SECOND_OPERATOR = "SecondOperator"
     ROLLING_OUT = "RollingOut"
     SCALING = "Scaling"
     HEALING = "Healing"
@@ -123,6 +124,7 @@ _MEANINGS: Final = {
     Reason.ACCEPTED: "The resource was seen, and is looked into.",
     Reason.NOT_PLANNED: "There is no plan yet from which it would follow.",
     Reason.ROLLOUT_BLOCKED: "The old revision serves; the new one cannot take over.",
+    Reason.SECOND_OPERATOR: "Two operators want to serve the namespace, and one of them waits.",
     Reason.ROLLING_OUT: "Pipelines of the new revision take over from old ones.",
     Reason.SCALING: "Pipelines are being added or removed.",
     Reason.HEALING: "Something failed and is being mended.",

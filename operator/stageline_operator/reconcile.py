@@ -71,6 +71,7 @@ class Reconciler:
         *,
         reports: Reports = lambda key: {},
         dropped: Callable[[], tuple[str, ...]] = tuple,
+        conflict: Callable[[str], str] = lambda namespace: "",
         at_once: int = 64,
     ) -> None:
         self._cluster = cluster
@@ -79,6 +80,7 @@ class Reconciler:
         self._settings = settings
         self._reports = reports
         self._dropped = dropped
+        self._conflict = conflict
         self._slots = asyncio.Semaphore(at_once)
         self._memories: dict[Key, Memory] = {}
 
@@ -123,7 +125,10 @@ class Reconciler:
         observed = self._cache.observed(
             key, self._reports(key), memory.taken(now), memory.refused(now)
         )
-        return replace(observed, dropped=self._dropped()) if observed else None
+        if observed is None:
+            return None
+        conflict = self._conflict(key.namespace)
+        return replace(observed, dropped=self._dropped(), conflict=conflict)
 
 
 class _Execution:

@@ -45,6 +45,8 @@ class OperatorSettings:
     connection: Connection = field(default_factory=Connection)
     namespaces: tuple[str, ...] = ()
     """Those that are served; none: all."""
+    release: str = ""
+    """By which it was installed, namespace/name: its replicas are no conflict; empty: none."""
     workers: int = 32
     """Resources that are reconciled at the same time."""
     health_host: str = "0.0.0.0"
@@ -67,6 +69,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> OperatorSetti
         ),
         connection=Connection(told.server, told.token_file, told.ca_file, told.kubeconfig),
         namespaces=namespaces,
+        release=told.release,
         workers=told.workers,
         health_host=told.health_host,
         health_port=told.health_port,
@@ -96,6 +99,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "--namespace", action="append", metavar="NAME",
         help="serve this namespace only; may be repeated (default: all namespaces)",
     )  # fmt: skip
+    flag("--release", "", "namespace/name of the Helm release that this operator belongs to")
     flag("--worker-image", render.worker_image, "image of stage and profile pods")
     flag("--router-image", render.router_image, "image of router pods")
     flag("--cluster-domain", render.cluster_domain, "domain of the cluster's DNS names")
@@ -126,6 +130,8 @@ def _complaint(told: argparse.Namespace, namespaces: tuple[str, ...]) -> str | N
     ]
     if wrong:
         return f"{wrong[0]!r} can be no namespace: names are lower case letters, digits and '-'"
+    if not re.fullmatch(r"([-a-z0-9.]+/[-a-z0-9.]+)?", told.release):
+        return f"--release {told.release!r} must be the namespace and the name of one, with a '/'"
     if told.server and not re.match(r"https?://[^/]", told.server):
         return f"--server {told.server!r} must begin with http:// or https:// and name a host"
     if (told.token_file or told.ca_file) and not told.server:

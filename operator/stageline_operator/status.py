@@ -31,7 +31,7 @@ from stageline_api.status import (
     StageState,
     StageStatus,
 )
-from stageline_operator.conditions import Case, conditions, is_bad
+from stageline_operator.conditions import OPERATOR_CONFLICT, Case, conditions, is_bad
 from stageline_operator.entries import EntryKey, bounded, stage_entries
 from stageline_operator.healing import Healing, Replaced
 from stageline_operator.kinds import Object
@@ -278,7 +278,7 @@ def _until_details(before: PipelineDeploymentStatus, now: datetime) -> timedelta
 
 def _same(before: PipelineDeploymentStatus, after: PipelineDeploymentStatus) -> bool:
     """Conditions that somebody else has added are none of ours."""
-    ours = {condition.type for condition in after.conditions}
+    ours = {OPERATOR_CONFLICT, *(condition.type for condition in after.conditions)}
     mine = tuple(condition for condition in before.conditions if condition.type in ours)
     return before.model_copy(update={"conditions": mine}) == after
 

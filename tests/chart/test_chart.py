@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from stageline_operator.settings import OperatorSettings, parse
-from support.chart import CHART, helm, named, of_kind, rendered
+from support.chart import CHART, NAMESPACE, helm, named, of_kind, rendered
 from support.podsecurity import restricted
 from support.rendered import rendered as pipeline
 
@@ -112,7 +112,7 @@ def test_values_that_mean_nothing_are_refused_by_name(values, about):
 def test_the_operator_understands_its_arguments():
     plain, full = settings({}), settings(VALUES["everything"])
     assert plain.render.worker_image == "stageline-worker:0.1.0.dev0"
-    bare = OperatorSettings(log_format="json")
+    bare = OperatorSettings(log_format="json", release=f"{NAMESPACE}/stageline")
     assert replace(plain, render=bare.render) == bare, "the chart has other defaults"
     assert plain.render.allow_host_path is False
     assert settings(VALUES["namespaces"]).namespaces == ("models", "more-models")

@@ -97,6 +97,10 @@ def test_resource_that_no_operator_has_seen():
             },
             ["Ready False A: it crashed (and 2 more)", "ModelLoaded False A: 1 of 2 are loaded"],
         ),
+        (
+            {"OperatorConflict": ("True", "SecondOperator", "uninstall one of the two")},
+            ["OperatorConflict True SecondOperator: uninstall one of the two"],
+        ),
     ],
 )
 def test_only_what_is_not_as_it_should_be_is_trouble(changes, lines):

@@ -33,6 +33,7 @@ def test_the_rules_of_conditions(told):
     assert list(found) == [
         "Ready", "Reconciling", "Stalled", "Planned", "StagesScheduled", "ModelLoaded",
         "PipelineConnected", "RouterReady",
+        *(["OperatorConflict"] if told.situation.observed.conflict else []),
     ]  # fmt: skip
     both = {found[kind]["status"] for kind in ("Reconciling", "Stalled")}
     assert "Unknown" not in both, "kstatus takes what is not True as False"

@@ -12,13 +12,16 @@ import urllib.request
 
 import pytest
 
+from stageline_api.crd import crd
 from stageline_local.apiserver import served
 from stageline_local.apiserver.faults import refuse
+from stageline_local.client import Client
 from stageline_operator import logs
 from stageline_operator.health import complaints
+from stageline_operator.kinds import PIPELINE_DEPLOYMENT
 from stageline_operator.metrics import Metrics
 from stageline_operator.settings import OperatorSettings, RenderSettings, parse
-from support.kube import free_port
+from support.kube import free_port, one_of
 from support.processes import until, written
 
 STOPS_IN_SECONDS = 3.0
@@ -156,12 +159,61 @@ async def test_a_second_operator_stands_by_until_the_first_has_ended(start, serv
     await second.says("standing by: ")
     status, text = get(ports[1], "/readyz")
     assert status == 503
-    assert "holds the Lease stageline-operator in namespace default, and one operator" in text
+    assert "holds the Lease stageline-operator-cluster in namespace default, and one" in text
     assert get(ports[1], "/healthz")[0] == 200, "it would be restarted for nothing"
     first.send(signal.SIGTERM)
     await second.answers(ports[1], "/readyz", 200)
     second.send(signal.SIGTERM)
     assert await second.ended(STOPS_IN_SECONDS) == 0
+
+
+@pytest.fixture(params=["double", "real"])
+def either(request, tmp_path):
+    (tmp_path / "server").mkdir()
+    with one_of(request.param, tmp_path / "server") as server:
+        yield server
+
+
+async def test_two_releases_are_told_by_the_resource_and_one_that_is_killed_is_forgotten(
+    start, either, tmp_path
+):
+    way = [f"--server={either.url}", "--health-host=127.0.0.1"]
+    if either.token:
+        (tmp_path / "token").write_text(either.token)
+        way += [f"--token-file={tmp_path / 'token'}", f"--ca-file={either.ca_file}"]
+    port, folder = free_port(), PIPELINE_DEPLOYMENT.path("default")
+    async with Client(either.url, token=either.token, ca_file=either.ca_file or None) as client:
+        if either.token:
+            await client.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd())
+        first = start(*way, f"--health-port={port}", "--release=web/a", folder=tmp_path / "a")
+        await first.answers(port, "/readyz", 200)
+        await client.create(folder, resource())
+        second = start(*way, "--health-port=0", "--release=web/b", folder=tmp_path / "b")
+
+        async def told():
+            found = await client.get(f"{folder}/llama")
+            conditions = (found.get("status") or {}).get("conditions") or []
+            return [c["message"] for c in conditions if c["type"] == "OperatorConflict"]
+
+        await second.says("standing by: ")
+        await eventually(told, 30)
+        (words,) = await told()
+        assert words.startswith("the operator of release web/b wants to serve this namespace too")
+        second.kill()
+        await eventually(lambda: is_empty(told), 60)
+        assert first.text().count("Traceback") == 0
+
+
+async def is_empty(told):
+    return not await told()
+
+
+async def eventually(condition, seconds):
+    """Wait for an async condition."""
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline, f"not so after {seconds} s"
+        await asyncio.sleep(0.1)
 
 
 async def test_an_api_server_that_is_not_there_is_waited_for_and_said_once(start):
@@ -223,6 +275,7 @@ async def test_a_port_that_is_taken_is_said(start, server):
         (["--server", "http://a", "--kubeconfig", "/b"], "give one of them"),
         (["--log-format", "xml"], "invalid choice"),
         (["--allow-host-path", "maybe"], "'maybe' is neither true nor false"),
+        (["--release", "stageline"], "--release 'stageline' must be the namespace and the name"),
         (["--wrokers", "3"], "unrecognized arguments"),
     ],
 )
@@ -260,7 +313,7 @@ def test_help_names_every_flag(capsys):
     flags = (
         "--namespace", "--worker-image", "--router-image", "--cluster-domain", "--server",
         "--allow-host-path", "--token-file", "--ca-file", "--kubeconfig", "--workers",
-        "--health-port", "--log-format", "--log-level",
+        "--health-port", "--log-format", "--log-level", "--release",
     )  # fmt: skip
     for flag in flags:
         assert flag in told

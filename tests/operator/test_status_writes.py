@@ -161,6 +161,19 @@ def test_conditions_of_others_are_left_to_them():
     assert life.see(scene(A0), 60) is None
 
 
+def test_a_second_operator_is_told_once_and_its_end_takes_the_condition_away():
+    life = Life()
+    life.see(scene(A0))
+    life.see(scene(A0, conflict="two operators want to serve it"), 60)
+    assert life.condition("OperatorConflict")["message"] == "two operators want to serve it"
+    assert [notice.reason for notice in life.told].count("SecondOperator") == 1
+    assert life.waits is None, "something is wrong, so it does not wait"
+    assert life.see(scene(A0, conflict="two operators want to serve it"), 120) is None
+    life.see(scene(A0), 180)
+    assert "OperatorConflict" not in {each["type"] for each in life.status["conditions"]}
+    assert life.see(scene(A0), 240) is None
+
+
 def test_a_status_that_cannot_be_read_is_written_anew():
     life = Life()
     life.status = {"conditions": "none", "stages": 3}

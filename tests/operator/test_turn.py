@@ -22,7 +22,13 @@ from support.operator import connection, serving_alone
 from support.processes import until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-STANDING_BY = "operator-a holds the Lease stageline-operator in namespace default, and one operator"
+STANDING_BY = "operator-a holds the Lease stageline-operator-cluster in namespace default, and one"
+ONE_OF_SOME = "operator-a holds the Lease stageline-operator in namespace default, and one operator"
+A, B = "web/a/host-1_1", "web/b/host-2_1"
+BOTH = (
+    "the operator of release web/b wants to serve this namespace too, and stands by as long as the "
+    "operator of release web/a does: uninstall one of the two"
+)
 
 
 @pytest.fixture(params=["double", "real"])
@@ -66,9 +72,10 @@ async def test_the_second_stands_by_says_so_and_is_let_in_when_the_first_leaves(
                 await task
             assert turn.standing_by() == []
         async with Client(server.url, token=server.token, ca_file=server.ca_file or None) as client:
-            found = await client.get(LEASE.path("default", lease.NAME))
+            found = await client.get(LEASE.path("default", lease.NAME_OF_ALL))
         assert lease.holder(found) == "operator-b"
         assert found["spec"]["leaseTransitions"] == 1
+        assert lease.mark(found) == "", "it waits for itself"
 
 
 async def test_one_that_died_is_followed_when_its_lease_has_run_out(monkeypatch):
@@ -91,6 +98,7 @@ async def test_one_of_this_host_that_died_is_followed_at_once():
     await gone.wait()
     dead = f"{socket.gethostname()}_{gone.pid}"
     assert is_dead(dead)
+    assert is_dead(f"web/a/{dead}")
     assert not is_dead(f"{socket.gethostname()}_1")
     assert not is_dead(f"elsewhere_{gone.pid}")
     assert not is_dead(f"{socket.gethostname()}_x")
@@ -112,7 +120,7 @@ async def test_who_finds_its_lease_taken_is_told_by_whom(monkeypatch):
             await asyncio.sleep(0.2)
             assert not kept.done(), "it gave up though nobody had taken anything"
             async with Client(server.url) as client:
-                path = LEASE.path("default", lease.NAME)
+                path = LEASE.path("default", lease.NAME_OF_ALL)
                 await client.merge_patch(path, {"spec": {"holderIdentity": "operator-a"}})
             async with asyncio.timeout(5):
                 assert STANDING_BY in await kept
@@ -147,8 +155,101 @@ async def test_in_namespaces_each_has_its_lease_and_one_that_is_not_there_holds_
             async with asyncio.timeout(5):
                 await elsewhere
             await stands_by(turn)
-            assert STANDING_BY in turn.waits_for
+            assert ONE_OF_SOME in turn.waits_for
             assert not task.done()
+            async with Client(server.url) as client:
+                for place in ("kube-public", "default"):
+                    found = await client.get(LEASE.path(place, lease.NAME))
+                    assert lease.holder(found) != "operator-c", "it holds what it does not serve"
+
+
+@contextlib.asynccontextmanager
+async def keeping(turn):
+    """The Leases are renewed until the block ends; gives how often a conflict began or ended."""
+    told = []
+    task = asyncio.create_task(turn.keep(lambda: told.append(turn.conflict("default"))))
+    try:
+        yield told
+        assert not task.done(), f"it gave its turn up: {task.result()}"
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("namespaces", [(), ("default", "kube-public")], ids=["all", "some"])
+async def test_who_serves_learns_of_who_waits_and_that_it_waits_no_more(
+    server, monkeypatch, namespaces
+):
+    monkeypatch.setattr("stageline_operator.turn._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
+    async with serving_alone(server, namespaces, A) as first, keeping(first) as told:
+        assert first.conflict("default") == ""
+        async with waiting(server, B, namespaces) as (second, task):
+            for namespace in namespaces or ("default", "whichever"):
+                await until(
+                    lambda at=namespace: first.conflict(at), 5, f"a conflict in {namespace}"
+                )
+                assert first.conflict(namespace) == BOTH
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await second.release()
+        await until(lambda: told[-1:] == [""], 5, "the conflict is over, and told")
+        await asyncio.sleep(0.3)
+    assert BOTH in told
+    assert len(told) <= 2 * len(namespaces or "1"), "what is known is told again"
+
+
+async def test_who_died_while_it_waited_is_forgotten_with_its_mark(monkeypatch):
+    monkeypatch.setattr("stageline_operator.turn._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "DURATION_SECONDS", 1)
+    with served() as api:
+        server = Server(api.url)
+        async with serving_alone(server, (), A) as first, keeping(first):
+            async with waiting(server, B):
+                await until(lambda: first.conflict("default"), 5, "it learns of the other")
+            await until(lambda: not first.conflict("default"), 5, "the mark has run out")
+            async with Client(server.url) as client:
+                found = await client.get(LEASE.path("default", lease.NAME_OF_ALL))
+            assert lease.mark(found) == ""
+
+
+async def test_a_mark_does_not_keep_a_holder_alive_that_has_died(monkeypatch):
+    monkeypatch.setattr("stageline_operator.turn._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "DURATION_SECONDS", 1)
+    with served() as api:
+        server = Server(api.url)
+        async with waiting(server, A) as (_, task):
+            await task
+        async with waiting(server, B) as (turn, task):
+            await stands_by(turn)
+            async with asyncio.timeout(5):
+                await task
+            assert turn.conflict("default") == "", "it is in conflict with itself"
+
+
+@pytest.mark.parametrize("other", ["web/a/host-3_1", "web/a/host-1_7"])
+async def test_a_replica_of_the_same_release_waits_without_a_word_or_a_write(monkeypatch, other):
+    monkeypatch.setattr("stageline_operator.turn._LOOK_SECONDS", 0.05)
+    with served() as api:
+        server = Server(api.url)
+        async with serving_alone(server, (), A), Client(server.url) as client:
+            path = LEASE.path("default", lease.NAME_OF_ALL)
+            before = await client.get(path)
+            async with waiting(server, other) as (turn, _):
+                await stands_by(turn)
+                await asyncio.sleep(0.3)
+                assert await client.get(path) == before
+
+
+def test_operators_are_of_one_release_when_both_say_so():
+    assert lease.are_of_one_release(A, "web/a/host-9_9")
+    assert not lease.are_of_one_release(A, B)
+    assert not lease.are_of_one_release("host-1_1", "host-2_1"), "they were installed by nobody"
+    assert lease.are_of_one_release("host-1_1", "host-1_1")
+    assert lease.conflict("host-1_1", A).endswith("as long as operator host-1_1 does: uninstall "
+                                                  "one of the two")  # fmt: skip
 
 
 def test_a_lease_that_passes_on_counts_it_and_one_that_is_renewed_keeps_its_beginning():

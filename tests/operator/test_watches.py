@@ -26,7 +26,7 @@ class Streams(MemoryCluster):
         self.told = asyncio.Queue()
         self.asked = []
 
-    async def follow(self, kind, namespace, version, selector=""):
+    async def follow(self, kind, namespace, version, selector="", *, fields=""):
         self.asked.append((kind, namespace, version, selector))
         if kind != POD:
             await asyncio.Event().wait()

@@ -79,6 +79,10 @@ class FaultyProxy:
         """Every watch breaks off, as behind a load balancer that lost patience."""
         self._do(self._drop())
 
+    def silence_watches(self):
+        """Watches tell no more, though they stay open, as behind a proxy that lost its memory."""
+        self._do(self._silence())
+
     def forget_history(self, change=lambda: None):
         """Every watch ends with 410 after `change`, which it has therefore never told of."""
         self._do(self._silence())

@@ -49,7 +49,7 @@ class MemoryCluster:
             counts[verb] = counts.get(verb, 0) + 1
         return counts
 
-    async def list(self, kind, namespace, selector=""):
+    async def list(self, kind, namespace, selector="", *, fields=""):
         self._called("list", kind.plural)
         items = [obj for place, obj in self.objects.items() if place[0] == kind]
         if selector:

@@ -42,7 +42,7 @@ async def serving_alone(server, namespaces=(), mine="operator-a"):
 
 @contextlib.asynccontextmanager
 async def operating(
-    server, namespaces=(), *, decide=real_decide, wrap=lambda cluster: cluster, settings=None
+    server, namespaces=(), *, decide=real_decide, wrap=lambda cluster: cluster, settings=None, **how
 ):
     """The Operator, watching and reconciling until the block ends; it must end cleanly.
 
@@ -51,7 +51,8 @@ async def operating(
     metrics, stop = Metrics(), asyncio.Event()
     cluster = KubeCluster(connection(server), metrics.requested)
     settings = settings or RenderSettings(allow_host_path=True)
-    operator = Operator(wrap(cluster), decide, settings, namespaces=namespaces, metrics=metrics)
+    how |= {"namespaces": namespaces, "metrics": metrics}
+    operator = Operator(wrap(cluster), decide, settings, **how)
 
     try:
         await operator.start()

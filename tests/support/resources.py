@@ -18,7 +18,7 @@ def conditions(**changes: tuple[str, str, str]) -> list[Object]:
     """All as they should be but these: kind=(status, reason, message)."""
     return [
         dict(zip(("type", "status", "reason", "message"), (kind, *told), strict=True))
-        for kind, status in GOOD.items()
+        for kind, status in (GOOD | {kind: told[0] for kind, told in changes.items()}).items()
         for told in [changes.get(kind, (status, "AllIsWell", "all is well"))]
     ]
 

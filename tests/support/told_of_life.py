@@ -95,6 +95,11 @@ TABLE = {
         "",
         Planning(record("aaa", device_memory=False)),
     ),
+    "another operator beside this one": Told(
+        scene(A0, conflict="the operator of release b/b wants to serve this namespace too"),
+        ("OperatorConflict=True SecondOperator", "Ready=True Serving", "Stalled=False Progressing"),
+        "release b/b wants to serve", where="OperatorConflict",
+    ),
     "no pod yet": Told(
         scene(A0, pods={}, reports={}, front=router(0)),
         (

@@ -72,6 +72,13 @@ readOnlyRootFilesystem: true
   verbs: [create]
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  resourceNames: [stageline-operator]
+  resourceNames: [stageline-operator{{ if not .Values.namespaces }}-cluster{{ end }}]
   verbs: [get, patch]
+{{- if not .Values.namespaces }}
+# Which namespaces have an operator of their own: those are left to it.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [stageline-operator]
+  verbs: [list, watch]
+{{- end }}
 {{- end }}
