@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-from stageline_api.pods import Resources
-from stageline_api.quantity import quantity_bytes
+from stageline_api.pods import PodTemplate, Resources, Toleration
+from stageline_api.quantity import parse_quantity, quantity_bytes
 from stageline_api.resource import PipelineDeployment
-from stageline_api.spec import DeviceName
+from stageline_api.spec import DeviceName, PipelineDeploymentSpec, StageOverride
+
+GPU: Final = "nvidia.com/gpu"
+_PLACING: Final = ("affinity", "nodeName", "nodeSelector", "tolerations")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeQuery:
+    """The nodes whose GPUs a stage may get, where nothing else says how much memory these have."""
+
+    gpus: int  # that its pod asks for
+    labels: Mapping[str, str]  # that such a node has
+    tolerations: tuple[Toleration, ...]
+    patched: str = ""  # what a podTemplate says of the place, which nobody here looks into
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +31,7 @@ class Device:
 
     memory_bytes: int | None = None  # None: unknown, planned without a check
     speed_percent: int = 100  # beside the other devices
+    nodes: NodeQuery | None = None  # to be asked for its memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +54,18 @@ class PlanRequest:
         """The device that `stage` has."""
         return self.overrides.get(stage, self.device)
 
+    @property
+    def devices(self) -> Iterator[Device]:
+        """That of all stages, then those of overrides."""
+        yield self.device
+        yield from self.overrides.values()
+
 
 def plan_request(deployment: PipelineDeployment) -> PlanRequest:
     """What `deployment` asks the plan for."""
     spec = deployment.spec
-    device = spec.pipeline.device
     overrides = {
-        stage: Device(offered_bytes(spec.resources_of(stage), device), entry.speed_percent)
+        stage: _device(spec, spec.resources_of(stage), entry)
         for entry in spec.stage_overrides
         for stage in entry.stages
     }
@@ -59,9 +79,33 @@ def plan_request(deployment: PipelineDeployment) -> PlanRequest:
         max_batch_size=spec.batching.max_batch_size,
         stages=spec.known_stages,
         partition=spec.pipeline.partition,
-        device=Device(offered_bytes(spec.resources, device)),
+        device=_device(spec, spec.resources, None),
         overrides=overrides,
     )
+
+
+def _device(
+    spec: PipelineDeploymentSpec, resources: Resources, entry: StageOverride | None
+) -> Device:
+    offered = offered_bytes(resources, spec.pipeline.device)
+    gpus = resources.limits.get(GPU)
+    asks = offered is None and gpus is not None and spec.pipeline.device != "cpu"
+    query = _node_query(spec, int(parse_quantity(gpus or "0")), entry) if asks else None
+    return Device(offered, entry.speed_percent if entry is not None else 100, query)
+
+
+def _node_query(spec: PipelineDeploymentSpec, gpus: int, entry: StageOverride | None) -> NodeQuery:
+    templates = (spec.pod_template, entry.pod_template if entry is not None else None)
+    return NodeQuery(
+        gpus=gpus,
+        labels=spec.node_selector | (entry.node_selector if entry is not None else {}),
+        tolerations=spec.tolerations + (entry.tolerations if entry is not None else ()),
+        patched=next(filter(None, map(_placed_by, templates)), ""),
+    )
+
+
+def _placed_by(template: PodTemplate | None) -> str:
+    return next((name for name in _PLACING if template and name in template.spec), "")
 
 
 def offered_bytes(resources: Resources, device: DeviceName) -> int | None:

@@ -53,7 +53,8 @@ class Resources(ContainerResources):
     device_memory: Quantity | None = Field(
         default=None,
         description="Memory of the stage's device, which the plan must fit in, for example 80Gi; "
-        "absent is the memory limit of a stage without GPU, otherwise unknown.",
+        "absent is the memory limit of a stage without GPU, or what the smallest node that fits "
+        "has in its label nvidia.com/gpu.memory, otherwise unknown.",
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, POD, Kind, Object, kind_of
+from stageline_operator.kinds import CHILDREN, NODE, PIPELINE_DEPLOYMENT, POD, Kind, Object, kind_of
 from stageline_operator.labels import COMPONENT, OWNER, ROUTER_COMPONENT
 from stageline_operator.observed import Observed, PipelineKey, PipelineReport
 
@@ -286,13 +286,15 @@ def _is_watched(obj: Object) -> bool:
 
 
 def slim(obj: Object) -> Object:
-    """Without what is of no use to a decision: managedFields, and most of what a pod is made of."""
+    """Without what is of no use to a decision: managedFields, most of a pod, more of a node."""
     made = {**obj, "metadata": _without(obj["metadata"], _DROPPED_OF_METADATA)}
     if kind_of(obj) == POD:
         spec = obj.get("spec", {})
         made["spec"] = {key: spec[key] for key in _KEPT_OF_POD_SPEC if key in spec}
         if status := obj.get("status"):
             made["status"] = _slim_status(status)
+    if kind_of(obj) == NODE:
+        made["status"] = {"allocatable": (obj.get("status") or {}).get("allocatable")}
     return made
 
 

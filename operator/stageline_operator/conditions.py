@@ -253,10 +253,12 @@ def _plan(case: Case) -> Verdict:
     plan = record.plan
     words = f"{sum(plan.partition)} layers on {len(plan.partition)} stages"
     if plan.memory_checked:
-        return Verdict("Planned", "True", Reason.PLANNED, f"{words}, and every stage fits")
+        words += ", and every stage fits" + (f"; {record.devices}" if record.devices else "")
+        return Verdict("Planned", "True", Reason.PLANNED, words)
     unknown = next(stage.stage for stage in plan.stages if stage.offers_bytes is None)
-    words += f", not checked for memory, as that of stage {unknown} is not known: "
-    words += "set spec.resources.deviceMemory"
+    words += f", not checked for memory, as that of stage {unknown} is not known"
+    words += f" ({record.devices})" if record.devices else ""
+    words += ": set spec.resources.deviceMemory"
     return Verdict("Planned", "True", Reason.PLANNED_WITHOUT_MEMORY, words)
 
 

@@ -39,6 +39,8 @@ def decide(observed: Observed, settings: RenderSettings, now: datetime) -> Decis
     except InvalidSpecError as error:
         return _left_alone(observed, str(error), now)
     planned, at = _look(observed, deployment, settings)
+    if planned.wants_nodes:
+        return Decision(wants_nodes=True)
     current = planned.record or _newest(at)
     at = at.keeping(_next(at, deployment, current))
     healing = heal(at.stages, history(at), now)
@@ -62,7 +64,13 @@ def decide(observed: Observed, settings: RenderSettings, now: datetime) -> Decis
         status_waits=told.waits,
         notices=_notices(observed, told.status),
         deeds=known.notices,
-        again=_soonest(told.again, healing.again, known.again, pods.next_profile(planned, at, now)),
+        again=_soonest(
+            told.again,
+            healing.again,
+            known.again,
+            planned.again,
+            pods.next_profile(planned, at, now),
+        ),
     )
 
 
@@ -78,7 +86,9 @@ def _look(
 ) -> tuple[Planning, Situation]:
     """The revision that is asked for, and where everything stands."""
     records, own_pods = read_records(observed), observed.of(POD)
-    planned = planning(observed.resource, deployment, records.values(), own_pods, settings)
+    planned = planning(
+        observed.resource, deployment, records.values(), own_pods, settings, observed.nodes
+    )
     if planned.record is not None:
         records[planned.record.revision] = planned.record
     wished = planned.profile_pod

@@ -61,5 +61,7 @@ class Decision:
     notices: tuple[Notice, ...] = ()
     deeds: tuple[Notice, ...] = ()
     """Of what is done here to the children: the next decision will not see it any more."""
+    wants_nodes: bool = False
+    """Decide once more with the nodes of the cluster: until then it cannot be planned."""
     again: float | None = None
     """Seconds after which to look again though nothing may have changed."""

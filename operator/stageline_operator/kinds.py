@@ -39,6 +39,8 @@ DISRUPTION_BUDGET: Final = Kind("policy/v1", "PodDisruptionBudget", "poddisrupti
 SECRET: Final = Kind("v1", "Secret", "secrets")
 """Read by name: whoever may list or watch Secrets may read all that there are."""
 LEASE: Final = Kind("coordination.k8s.io/v1", "Lease", "leases")
+NODE: Final = Kind("v1", "Node", "nodes")
+"""Listed, and no more: it is in no namespace."""
 EVENT: Final = Kind("events.k8s.io/v1", "Event", "events")
 
 CHILDREN: Final = (
@@ -48,10 +50,11 @@ CHILDREN: Final = (
 
 
 def kind_of(obj: Object) -> Kind:
-    """The kind of a child or of the resource itself; KeyError for any other."""
+    """The kind of an object that the operator reads or writes; KeyError for any other."""
     return _BY_NAME[obj["apiVersion"], obj["kind"]]
 
 
 _BY_NAME = {
-    (kind.api_version, kind.kind): kind for kind in (PIPELINE_DEPLOYMENT, *CHILDREN, SECRET, LEASE)
+    (kind.api_version, kind.kind): kind
+    for kind in (PIPELINE_DEPLOYMENT, *CHILDREN, SECRET, LEASE, NODE)
 }

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from stageline_api.plan import Plan
 from stageline_api.profile import ModelProfile
 from stageline_api.spec import PipelineDeploymentSpec
+from stageline_operator.devices import Nodes
 from stageline_operator.kinds import Kind, Object
 
 
@@ -52,6 +53,8 @@ class RevisionRecord(BaseModel):
     spec: PipelineDeploymentSpec
     profile: ModelProfile
     plan: Plan
+    devices: str = ""
+    """By which nodes the memory of its GPUs is known, or why not; empty where no node was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,9 @@ class Observed:
     """Fields of the resource that the cluster's CRD is too old to keep."""
     conflict: str = ""
     """That another operator wants to serve it as well, a sentence; empty where none does."""
+
+    nodes: Nodes | None = None
+    """None where they were not read: only a decision that asks for them has them."""
 
     def of(self, kind: Kind) -> Mapping[str, Object]:
         """The children of one kind, by name."""

@@ -12,15 +12,16 @@ import binascii
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from stageline_api.plan import Plan, PlanError, plan
-from stageline_api.plan_request import plan_request
+from stageline_api.plan_request import PlanRequest, plan_request
 from stageline_api.profile import ModelProfile
 from stageline_api.rendering import RenderError, speaks_tls
 from stageline_api.resource import PipelineDeployment
+from stageline_operator.devices import Nodes, answered, asks_nodes
 from stageline_operator.kinds import Object
 from stageline_operator.observed import PodKey, RevisionRecord
 from stageline_operator.render import profile_pod as profile_pod_of
@@ -33,6 +34,8 @@ from stageline_operator.render import (
 from stageline_operator.settings import RenderSettings
 
 _LARGEST_PROFILE = 4 << 20
+_NODES_AGAIN_SECONDS = 60.0
+"""While the nodes that there are do not do: another one may join, and nobody tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,10 @@ class Planning:
     """The reason of a refusal that only another spec can mend, in one word."""
     message: str = ""
     """The refusal, or why the profile cannot be used, as a sentence."""
+    wants_nodes: bool = False
+    """The memory of GPUs is only known by the nodes that have them, and those were not read."""
+    again: float | None = None
+    """Seconds after which it may go otherwise, though nobody tells."""
 
 
 def planning(
@@ -54,14 +61,19 @@ def planning(
     records: Iterable[RevisionRecord],
     pods: Mapping[str, Object],
     settings: RenderSettings,
+    nodes: Nodes | None = None,
 ) -> Planning:
     """Where the resource stands between its spec and a revision that can be started.
 
-    `records` are those of its revisions, `pods` its own by name.
+    `records` are those of its revisions, `pods` its own by name, `nodes` those of the cluster, if
+    they were read.
     """
     known = sorted(records, key=lambda record: record.number)
     try:
-        return _planning(resource, deployment, known, pods, settings)
+        return _planning(resource, deployment, known, pods, settings, nodes)
+    except _DoNotFitError as error:
+        again = _NODES_AGAIN_SECONDS
+        return Planning(refused="PlanRefused", message=str(error), again=again)
     except PlanError as error:
         return Planning(refused="PlanRefused", message=str(error))
     except _OtherModelError as error:
@@ -76,6 +88,7 @@ def _planning(
     known: list[RevisionRecord],
     pods: Mapping[str, Object],
     settings: RenderSettings,
+    nodes: Nodes | None,
 ) -> Planning:
     """The same; what is refused is raised."""
     profile, profile_pod = _known_profile(deployment, known), None
@@ -85,8 +98,12 @@ def _planning(
         if profile is None:
             return Planning(profile_pod=profile_pod, message=complaint)
         _check_same_model(deployment, profile, known)
-    made = _known_plan(deployment, profile, known) or plan(profile, plan_request(deployment))
-    record = _record(deployment, profile, made, known, settings)
+    request = plan_request(deployment)
+    planned = _known_plan(deployment, request, profile, known)
+    if planned is None and nodes is None and asks_nodes(request):
+        return Planning(profile_pod=profile_pod, wants_nodes=True)
+    planned = planned or _made_plan(profile, request, nodes or Nodes())
+    record = _record(deployment, profile, planned, known, settings)
     if record not in known:
         _check_renders(resource, deployment, record, settings)
     return Planning(record=record, profile_pod=profile_pod)
@@ -115,16 +132,40 @@ def _known_profile(
     return None
 
 
+class _DoNotFitError(PlanError):
+    """There is no plan for the nodes that there are."""
+
+
+class _Planned(NamedTuple):
+    """A plan, and what nodes have to do with it (RevisionRecord.devices)."""
+
+    plan: Plan
+    devices: str
+
+
 def _known_plan(
-    deployment: PipelineDeployment, profile: ModelProfile, known: list[RevisionRecord]
-) -> Plan | None:
-    """A plan is made once: another planner, of a newer operator, moves nothing that runs."""
-    asked = plan_request(deployment)
+    deployment: PipelineDeployment,
+    asked: PlanRequest,
+    profile: ModelProfile,
+    known: list[RevisionRecord],
+) -> _Planned | None:
+    """A plan is made once: another planner, or a node that joins, moves nothing that runs."""
     for record in reversed(known):
         before = deployment.model_copy(update={"spec": record.spec})
         if record.profile == profile and plan_request(before) == asked:
-            return record.plan
+            return _Planned(record.plan, record.devices)
     return None
+
+
+def _made_plan(profile: ModelProfile, request: PlanRequest, nodes: Nodes) -> _Planned:
+    if not asks_nodes(request):
+        return _Planned(plan(profile, request), "")
+    answer = answered(request, nodes)
+    try:
+        made = plan(profile, answer.request)
+    except PlanError as error:
+        raise _DoNotFitError(f"{error}; {answer.words}") from error
+    return _Planned(made, answer.words if made.memory_checked == answer.known else "")
 
 
 def _fresh_profile(pod: Object | None) -> tuple[ModelProfile | None, str]:
@@ -164,12 +205,12 @@ def _check_same_model(
 def _record(
     deployment: PipelineDeployment,
     profile: ModelProfile,
-    made: Plan,
+    planned: _Planned,
     known: list[RevisionRecord],
     settings: RenderSettings,
 ) -> RevisionRecord:
     image = deployment.spec.image or settings.worker_image
-    name = revision(deployment, made, image)
+    name = revision(deployment, planned.plan, image)
     for record in known:
         if record.revision == name:
             return record
@@ -181,7 +222,8 @@ def _record(
         tls=speaks_tls(deployment.spec),
         spec=deployment.spec,
         profile=profile,
-        plan=made,
+        plan=planned.plan,
+        devices=planned.devices,
     )
 
 

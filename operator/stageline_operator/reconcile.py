@@ -42,6 +42,7 @@ from stageline_operator.decision import Decision, Delete, Notice, Patch
 from stageline_operator.events import event
 from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, Kind, Object, kind_of
 from stageline_operator.memory import Memory, wish_of
+from stageline_operator.nodes import NodeReader
 from stageline_operator.observed import Observed, PipelineKey, PipelineReport
 from stageline_operator.quarrels import who_changes
 from stageline_operator.queue import Later
@@ -81,6 +82,7 @@ class Reconciler:
         self._reports = reports
         self._dropped = dropped
         self._conflict = conflict
+        self._nodes = NodeReader(cluster)
         self._slots = asyncio.Semaphore(at_once)
         self._memories: dict[Key, Memory] = {}
 
@@ -105,7 +107,7 @@ class Reconciler:
                 return None
             memory = self._memories[key]
             one = _Execution(self._cluster, self._cache, key, observed, memory)
-            decision = self._decide(observed, self._settings, datetime.now(UTC))
+            decision = await self._decided(observed)
             try:
                 if await one.effects(decision, self._slots):
                     await one.tell(decision)
@@ -113,6 +115,14 @@ class Reconciler:
             finally:
                 one.log()
         raise Later("the API server refuses one child after the other")
+
+    async def _decided(self, observed: Observed) -> Decision:
+        """The decision, once more with the nodes of the cluster where it asks for them."""
+        decision = self._decide(observed, self._settings, datetime.now(UTC))
+        if decision.wants_nodes:
+            seen = replace(observed, nodes=await self._nodes.read())
+            decision = self._decide(seen, self._settings, datetime.now(UTC))
+        return decision
 
     def _look(self, key: Key) -> Observed | None:
         """None when the resource is gone or going: its children go with it, by their owner."""

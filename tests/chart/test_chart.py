@@ -47,7 +47,7 @@ VALUES = {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     },
     "nothing": {
-        "rbac": {"aggregate": False},
+        "rbac": {"aggregate": False, "nodes": False},
         "networkPolicy": {"enabled": False},
     },
 }
@@ -149,7 +149,7 @@ def test_two_operators_never_work_at_the_same_time():
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
 
 
-def test_a_namespaced_operator_has_no_rights_elsewhere():
+def test_a_namespaced_operator_may_only_look_at_what_is_in_no_namespace_of_its_own():
     cluster = named("ClusterRole", "stageline", VALUES["namespaces"])
     everywhere = [rule for rule in cluster["rules"] if "resourceNames" not in rule]
     assert {verb for rule in everywhere for verb in rule["verbs"]} == {"list", "watch"}
@@ -157,7 +157,7 @@ def test_a_namespaced_operator_has_no_rights_elsewhere():
     assert named_alone["resourceNames"] == ["pipelinedeployments.stageline.dev"]
     assert named_alone["verbs"] == ["get"]
     assert {r for rule in cluster["rules"] for r in rule["resources"]} == {
-        "namespaces", "customresourcedefinitions",
+        "namespaces", "customresourcedefinitions", "nodes",
     }  # fmt: skip
     roles = of_kind("Role", VALUES["namespaces"])
     assert [role["metadata"]["namespace"] for role in roles] == ["models", "more-models"]
@@ -211,6 +211,18 @@ def test_users_of_a_namespace_may_do_with_its_resources_what_they_may_do_with_ot
     )
     assert set(roles) == {"stageline", "stageline-view", "stageline-edit"}
     assert len(of_kind("ClusterRole", VALUES["nothing"])) == 1
+
+
+@pytest.mark.parametrize("namespaces", [[], ["models"]], ids=["all", "some"])
+@pytest.mark.parametrize("nodes", [True, False])
+def test_nodes_may_be_listed_where_the_values_say_so_and_never_more(namespaces, nodes):
+    given = {"namespaces": namespaces, "rbac": {"nodes": nodes}}
+    rules = next(
+        role["rules"] for role in of_kind("ClusterRole", given)
+        if role["metadata"]["name"] == "stageline"
+    )  # fmt: skip
+    verbs = [rule["verbs"] for rule in rules if "nodes" in rule["resources"]]
+    assert verbs == ([["list"]] if nodes else [])
 
 
 def test_every_object_is_named_after_the_release():

@@ -98,6 +98,8 @@ class Life:
         more = {"replicas": 2, "router": {"replicas": 2}}
         await self.makes_it("PATCH", f"{POD.path(_OWN)}/llama-router-*", self.change(more))
         await self.ready("llama")
+        gpu = {"limits": {"nvidia.com/gpu": 1}}
+        await self.makes_it("GET", "/api/v1/nodes", self.create("on-gpus", resources=gpu))
 
     async def goes_on(self):
         """Of each kind one is deleted, one changed, and one is too many."""
@@ -133,8 +135,8 @@ class Life:
                     path = kind.path(_OWN, obj["metadata"]["name"])
                     await self.client.delete(path, grace_seconds=grace)
 
-    async def create(self, name):
-        spec = {"model": {"uri": "file:///models/x"}, "pipeline": {"stages": 2}}
+    async def create(self, name, **more):
+        spec = {"model": {"uri": "file:///models/x"}, "pipeline": {"stages": 2}, **more}
         resource = {
             "apiVersion": PIPELINE_DEPLOYMENT.api_version, "kind": PIPELINE_DEPLOYMENT.kind,
             "metadata": {"name": name}, "spec": spec,

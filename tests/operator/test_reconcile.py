@@ -8,6 +8,7 @@ from stageline_operator.cluster import Busy
 from stageline_operator.decision import Decision, Delete, Notice, Patch
 from stageline_operator.kinds import CONFIG_MAP, PIPELINE_DEPLOYMENT, POD, SERVICE, kind_of
 from stageline_operator.queue import Later
+from support.objects import gpu_node
 from support.reconciled import KEY, World
 
 pytestmark = pytest.mark.looptime
@@ -175,9 +176,25 @@ async def test_whatever_request_fails_the_end_is_the_same(at):
     }
 
 
+async def test_what_asks_for_nodes_is_decided_once_more_with_them():
+    def decide(observed):
+        if observed.nodes is None:
+            return Decision(wants_nodes=True)
+        return Decision(
+            status={"nodes": [node["metadata"]["name"] for node in observed.nodes.items]}
+        )
+
+    world = World(decide)
+    world.cluster.put(gpu_node("gpu-1"))
+    await world.reconcile()
+    assert [verb for verb, _ in world.cluster.calls] == ["list", "status"]
+    told = world.cluster.objects[PIPELINE_DEPLOYMENT, "default", "llama"]["status"]
+    assert told == {"nodes": ["gpu-1"]}
+
+
 def test_a_decision_has_no_field_that_reconciling_does_not_know():
     known = {
         "first", "apply", "patch", "delete", "create", "status", "status_waits", "notices", "deeds",
-        "again",
+        "wants_nodes", "again",
     }  # fmt: skip
     assert {field.name for field in dataclasses.fields(Decision)} == known

@@ -187,6 +187,24 @@ def pods_of(*pipelines: PipelineKey) -> dict[PodKey, Object]:
     }
 
 
+def gpu_node(
+    name: str = "gpu-1",
+    memory: object = 81_559,
+    gpus: int = 8,
+    taints: tuple[Object, ...] = (),
+    **labels,
+) -> Object:
+    """A node whose GPUs have so many MiB by their label; None: it has no such label."""
+    told = {} if memory is None else {"nvidia.com/gpu.memory": str(memory)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, **told, **labels}},
+        "spec": {"taints": list(taints)},
+        "status": {"allocatable": {"cpu": "64", "nvidia.com/gpu": str(gpus)}},
+    }
+
+
 def router(
     available: int = 1, wanted: int = 1, updated: int | None = None, refused: str = ""
 ) -> Object:

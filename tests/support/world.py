@@ -10,11 +10,13 @@ import base64
 import copy
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from stageline_operator import names
 from stageline_operator.decide import decide
 from stageline_operator.decision import Decision
+from stageline_operator.devices import Nodes
 from stageline_operator.difference import covers
 from stageline_operator.kinds import DEPLOYMENT, POD, Object, kind_of
 from stageline_operator.labels import COMPONENT, PROFILE_COMPONENT, REVISION
@@ -41,6 +43,8 @@ class World:
         self.now: datetime = NOW
         self.never_ready: Callable[[str], bool] = lambda name: False
         self.told: list[str] = []
+        self.nodes = Nodes()
+        self.node_reads = 0
         self._uid = 0
 
     # what the operator does
@@ -49,7 +53,11 @@ class World:
         return copy.deepcopy(Observed(self.resource, self.children, reports=dict(self._reports())))
 
     def decide(self) -> Decision:
-        return decide(self.observed(), SETTINGS, self.now)
+        decision = decide(self.observed(), SETTINGS, self.now)
+        if not decision.wants_nodes:
+            return decision
+        self.node_reads += 1
+        return decide(replace(self.observed(), nodes=self.nodes), SETTINGS, self.now)
 
     def effects(self, decision: Decision) -> Iterator[tuple[Effect, Callable[[], None]]]:
         """Each write of a decision, in order, and what it does."""

@@ -65,6 +65,7 @@ def revision_object(resource: Object, record: RevisionRecord) -> Object:
         names.revision(owner(resource), record.revision),
         STAGE_COMPONENT,
         {REVISION: record.revision},
-        data=record.model_dump(mode="json"),
+        # Data that is stored cannot be changed: what an older operator did not know is left out.
+        data=record.model_dump(mode="json", exclude=None if record.devices else {"devices"}),
         revision=record.number,
     )
