@@ -17,6 +17,8 @@ from typing import Any, Final, Literal, NamedTuple, Self
 
 import aiohttp
 
+from stageline_local.sockets import Sockets
+
 Object = dict[str, Any]
 """A Kubernetes object as JSON."""
 Objects = list[Object]
@@ -95,11 +97,12 @@ class Client:
             self._headers["Authorization"] = f"Bearer {token}"
         self._tls = ssl.create_default_context(cafile=ca_file) if ca_file else True
         self._session: aiohttp.ClientSession | None = None
+        self._sockets = Sockets()
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             headers=self._headers,
-            connector=aiohttp.TCPConnector(ssl=self._tls, limit=0),
+            connector=aiohttp.TCPConnector(ssl=self._tls, limit=0, socket_factory=self._sockets),
             timeout=aiohttp.ClientTimeout(total=_REQUEST_SECONDS),
         )
         return self
@@ -107,6 +110,7 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         if self._session:
             await self._session.close()
+            await self._sockets.closed()
 
     async def get(self, path: str) -> Object:
         """One object, or whatever JSON is at this path."""

@@ -54,7 +54,6 @@ PORT = 7070
 _T = TypeVar("_T")
 _SECONDS = 30.0
 _RETRY = 0.2
-_TLS_FAREWELL = 0.25  # watches say goodbye after their session is closed, and nobody says when
 
 
 class FakeNodes:
@@ -179,8 +178,6 @@ class FakeNodes:
                 self._started.set_result(None)
                 await self._stopped.wait()
                 await self._end()
-            if url.startswith("https"):
-                await asyncio.sleep(_TLS_FAREWELL)
         except Exception as error:  # whoever waits for the start must hear of it
             if not self._started.done():
                 self._started.set_exception(error)

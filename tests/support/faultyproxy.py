@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp import web
 
+from stageline_local.sockets import Sockets
+
 _SECONDS = 10
 _KEPT = ("Accept", "Content-Type")
 _REASONS = {409: "Conflict", 410: "Expired", 429: "TooManyRequests", 500: "InternalError"}
@@ -99,9 +101,9 @@ class FaultyProxy:
             if self._server.ca_file
             else None
         )
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls or True, limit=0), auto_decompress=False
-        )
+        self._sockets = Sockets()
+        connector = aiohttp.TCPConnector(ssl=tls or True, limit=0, socket_factory=self._sockets)
+        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         app = web.Application(client_max_size=1 << 24)
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(
@@ -115,7 +117,7 @@ class FaultyProxy:
         await self._drop()
         await self._runner.cleanup()
         await self._session.close()
-        await asyncio.sleep(0.05 if self._server.ca_file else 0)  # TLS says goodbye
+        await self._sockets.closed()
 
     async def _handle(self, request):
         fault = next(
