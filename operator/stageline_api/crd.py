@@ -7,6 +7,8 @@ What pydantic checks across fields, the API server checks by CEL rules, with the
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from stageline_api import rules
@@ -80,7 +82,12 @@ def _version() -> dict[str, Any]:
 
 
 def schema() -> Schema:
-    """The structural schema of the whole resource."""
+    """The structural schema of the whole resource; the caller's own, to change."""
+    return deepcopy(_schema())
+
+
+@cache  # the models never change, and this takes 40 ms
+def _schema() -> Schema:
     whole = PipelineDeployment.model_json_schema(by_alias=True)
     parts = whole["properties"]
     spec = _ruled(_structural(parts["spec"], whole["$defs"]), "spec")
