@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 
+import pytest
 from hypothesis import settings
 from tqdm import tqdm
 
@@ -16,6 +17,18 @@ tqdm.monitor_interval = 0
 # How long an example takes depends on what else the machine does: no test is about that.
 settings.register_profile("stageline", deadline=None)
 settings.load_profile("stageline")
+
+
+@pytest.fixture(scope="session")
+def real_server(tmp_path_factory):
+    """One kube-apiserver for all tests of this process: starting one takes four seconds of a CPU.
+
+    Who makes pods or Deployments takes them away again, else the nodes of another test run them.
+    """
+    from support.kube import RealServer
+
+    with RealServer(tmp_path_factory.mktemp("kube")) as server:
+        yield server
 
 
 def pytest_terminal_summary(terminalreporter):

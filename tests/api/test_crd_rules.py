@@ -39,8 +39,8 @@ class Api:
 
 
 @pytest.fixture(scope="module", params=["double", "real"])
-def api(request, tmp_path_factory):
-    with one_of(request.param, tmp_path_factory.mktemp("kube")) as server:
+def api(request):
+    with one_of(request) as server:
         yield Api(server)
 
 

@@ -8,18 +8,11 @@ import uuid
 import pytest
 
 from stageline_local.apiserver import ApiServer
-from stageline_local.client import Kind
+from stageline_local.client import DEPLOYMENT, POD, Kind
 from support.embedded import client_of
-from support.kube import RealServer, Server
+from support.kube import Server
 
 NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
-
-
-@pytest.fixture(scope="session")
-def real_server(tmp_path_factory):
-    """One for all tests of the session; each has a namespace of its own."""
-    with RealServer(tmp_path_factory.mktemp("kube")) as server:
-        yield server
 
 
 @pytest.fixture(params=["double", "real"])
@@ -46,4 +39,7 @@ async def namespace(client):
     await client.create(
         NAMESPACE.place(), {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     )
-    return name
+    yield name
+    for kind, grace in ((DEPLOYMENT, None), (POD, 0)):
+        for obj in await client.list(kind.place(name)):
+            await client.delete(kind.of(obj), grace_seconds=grace)

@@ -20,9 +20,9 @@ PLACE = POD.place("default")
 
 
 @pytest.fixture(scope="module", params=["double", "real"])
-def server(request, tmp_path_factory):
+def server(request):
     """The double, and a kube-apiserver."""
-    with one_of(request.param, tmp_path_factory.mktemp("kube")) as server:
+    with one_of(request) as server:
         yield server
 
 
@@ -30,8 +30,9 @@ def server(request, tmp_path_factory):
 async def client(server):
     async with Client(server.url, token=server.token, ca_file=ca_file(server)) as client:
         yield client
-        for pod in await client.list(PLACE):
-            await client.delete(POD.of(pod), grace_seconds=0)
+        for kind, grace in ((DEPLOYMENT, None), (POD, 0)):
+            for obj in await client.list(kind.place("default")):
+                await client.delete(kind.of(obj), grace_seconds=grace)
 
 
 @pytest.fixture

@@ -170,7 +170,7 @@ async def test_a_second_operator_stands_by_until_the_first_has_ended(start, serv
 @pytest.fixture(params=["double", "real"])
 def either(request, tmp_path):
     (tmp_path / "server").mkdir()
-    with one_of(request.param, tmp_path / "server") as server:
+    with one_of(request, alone=tmp_path / "server") as server:
         yield server
 
 

@@ -33,7 +33,7 @@ BOTH = (
 
 @pytest.fixture(params=["double", "real"])
 def server(request, tmp_path):
-    with one_of(request.param, tmp_path) as server:
+    with one_of(request, alone=tmp_path) as server:
         yield server
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from stageline_api.manifest import read_manifest
+from stageline_cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
 KIND = "PipelineDeployment"
@@ -76,10 +76,7 @@ def test_every_command_in_the_readme_has_the_options_it_is_shown_with():
     commands = re.findall(r"^\$? ?(?:\.venv/bin/)?stageline (\w+)(.*)$", shown, re.M)
     assert commands, "the README shows no command"
     for command, rest in commands:
-        told = subprocess.run(
-            [sys.executable, "-m", "stageline_cli.main", command, "--help"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert told.returncode == 0, f"README shows stageline {command}: {told.stderr}"
+        told = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+        assert told.exit_code == 0, f"README shows stageline {command}: {told.output}"
         for option in re.findall(r"(?<=\s)(--?[a-z][a-z-]*)", rest):
-            assert option in told.stdout, f"stageline {command} has no option {option}"
+            assert option in told.output, f"stageline {command} has no option {option}"

@@ -154,14 +154,19 @@ class RealServer:
 
 
 @contextmanager
-def one_of(which: str, folder: Path) -> Iterator[Server]:
-    """The API server that is called `double`, or the one that is called `real`."""
-    if which == "double":
+def one_of(request: pytest.FixtureRequest, alone: Path | None = None) -> Iterator[Server]:
+    """What the fixture's parameter names: a `double` of its own, or the `real` one of all tests.
+
+    Who leaves Leases or serves all namespaces has the real one `alone`, with its files there.
+    """
+    if request.param == "double":
         with served() as api:
             yield DoubleServer(api).server
-    else:
-        with RealServer(folder) as real:
+    elif alone is not None:
+        with RealServer(alone) as real:
             yield real.server
+    else:
+        yield request.getfixturevalue("real_server").server
 
 
 def free_port() -> int:

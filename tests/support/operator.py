@@ -1,7 +1,12 @@
 """The operator in a test's own event loop, against any API server."""
 
 import asyncio
+import atexit
 import contextlib
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
 
 from kubernetes.aio.client import Configuration
 
@@ -12,6 +17,7 @@ from stageline_operator.metrics import Metrics
 from stageline_operator.operator import Operator
 from stageline_operator.settings import RenderSettings
 from stageline_operator.turn import Turn
+from support.certificates import front_pair
 
 STOPS_IN_SECONDS = 5.0
 
@@ -19,10 +25,19 @@ STOPS_IN_SECONDS = 5.0
 def connection(server):
     """A configuration of the official client for a support.kube.Server."""
     made = Configuration(host=server.url)
-    made.ssl_ca_cert = server.ca_file or None
+    # Where none is named, each of an operator's three clients reads all that the system trusts.
+    made.ssl_ca_cert = server.ca_file or str(_one_certificate())
     if server.token:
         made.api_key["BearerToken"] = f"Bearer {server.token}"
     return made
+
+
+@cache
+def _one_certificate():
+    folder = Path(tempfile.mkdtemp(prefix="stageline-ca-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "ca.crt").write_bytes(front_pair().certificate)
+    return folder / "ca.crt"
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,7 @@ import pytest
 
 from stageline_api.crd import crd
 from stageline_operator.difference import is_as_wished, stamped
-from stageline_operator.kinds import kind_of
+from stageline_operator.kinds import DEPLOYMENT, POD, kind_of
 from support.apiserver import APPLY, ask
 from support.kube import one_of
 from support.rendered import rendered
@@ -27,8 +27,8 @@ SPECS = {
 
 
 @pytest.fixture(scope="module", params=["double", "real"])
-def server(request, tmp_path_factory):
-    with one_of(request.param, tmp_path_factory.mktemp("kube")) as server:
+def server(request):
+    with one_of(request) as server:
         yield server
 
 
@@ -44,8 +44,14 @@ def namespaced(server):
             "kind": "Namespace",
             "metadata": {"name": f"models-{place}", "labels": labels},
         }
-        assert _ask(server, "POST", "/api/v1/namespaces", namespace).code == 201
-    return server
+        assert _ask(server, "POST", "/api/v1/namespaces", namespace).code in (201, 409)
+    yield server
+    for place in range(len(SPECS)):
+        for kind in (DEPLOYMENT, POD):
+            folder = kind.path(f"models-{place}")
+            for obj in _ask(server, "GET", folder).body["items"]:
+                path = f"{folder}/{obj['metadata']['name']}?gracePeriodSeconds=0"
+                _ask(server, "DELETE", path)
 
 
 def _ask(server, method, path, body=None, content_type="application/json"):

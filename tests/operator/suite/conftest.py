@@ -15,7 +15,7 @@ from stageline_local.client import ApiError, Client
 from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, POD
 from support.fakenodes import FakeNodes
 from support.faultyproxy import FaultyProxy
-from support.kube import DoubleServer, RealServer, Server
+from support.kube import DoubleServer, Server
 from support.operator import operating
 
 _SECONDS = 20.0
@@ -24,11 +24,10 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def real(tmp_path_factory):
-    """One kube-apiserver for all tests of this process."""
-    with RealServer(tmp_path_factory.mktemp("kube")) as server:
-        asyncio.run(_install(server.server))
-        yield server
+def real(real_server):
+    """The kube-apiserver of all tests of this process, with the CRD."""
+    asyncio.run(_install(real_server.server))
+    return real_server
 
 
 @pytest.fixture(scope="session")
@@ -170,7 +169,12 @@ async def _install(server):
     async with Client(server.url, token=server.token, ca_file=server.ca_file) as client:
         manifest = yaml.safe_load(yaml.safe_dump(crd()))
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        made = await client.create(path, manifest)
+        try:
+            made = await client.create(path, manifest)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            made = manifest
         while not _is_established(made):
             await asyncio.sleep(_LOOK_SECONDS)
             made = await client.get(f"{path}/{manifest['metadata']['name']}")
