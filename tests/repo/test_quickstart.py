@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from stageline_api.manifest import read_manifest
+from stageline_cli.main import app
 from stageline_operator import labels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +64,7 @@ def test_there_is_every_step():
 
 @pytest.mark.parametrize("command", named("stageline"), ids=" ".join)
 def test_the_command_line_has_what_is_shown(command):
-    told = help_of(sys.executable, "-m", "stageline_cli.main", command[1], "--help")
+    told = CliRunner().invoke(app, [command[1], "--help"], env={"COLUMNS": "200"}).output
     for flag in flags(command[2:]):
         assert flag in told, f"stageline {command[1]} has no {flag}"
 
