@@ -30,8 +30,13 @@ def batch(
         typer.Option(help="Serve the model of this manifest here meanwhile, as `up` would."),
     ] = None,
     concurrency: Annotated[
-        int, typer.Option(min=1, help="Requests that are under way at once.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Requests that are under way at once.",
+            show_default="a fourth more than the server makes texts at once",
+        ),
+    ] = None,
     model: Model = None,
     address: Address = DEFAULT_ADDRESS,
     ca: Ca = None,

@@ -24,6 +24,7 @@ _FLAGS = (
     "return_num_output_tokens",
 )
 _PATIENCE = 60.0  # seconds in which no line was answered, and the server says that it cannot
+_UNTOLD = 64  # requests at once, to a server that does not say how many texts it makes
 _PAUSE = 1.0  # seconds between two tries
 _TRIES = 3  # of a line that the server cannot answer while it answers others
 
@@ -65,7 +66,7 @@ class Batch:
 
     requests: Path
     results: Results
-    concurrency: int
+    concurrency: int | None  # None: what keeps the server busy
     model: str | None
     timeout: float | None
     told: Progress
@@ -90,7 +91,7 @@ class Batch:
             todo = (asked for asked in read_requests(self.requests) if asked.id not in done)
             working = [
                 asyncio.create_task(self._work(client, name, known, todo))
-                for _ in range(self.concurrency)
+                for _ in range(self.concurrency or _enough(await client.sequence_slots(name)))
             ]
             try:
                 await asyncio.gather(*working)
@@ -152,6 +153,11 @@ class Batch:
                 tokens = sum(map(_tokens, results))
                 self.tokens += tokens
                 self.told.advance(len(results), tokens)
+
+
+def _enough(slots: int | None) -> int:
+    """Requests under way that leave no slot empty: a fourth more than texts that are made."""
+    return slots + slots // 4 + 1 if slots else _UNTOLD
 
 
 def request_inputs(asked: Asked, known: Mapping[str, int]) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """A client of any server of the Open Inference Protocol v2 over gRPC.
 
-Nothing of Stageline's own is asked for: what is not in the protocol is done without.
+Nothing of Stageline's own is needed: what a server does not say is done without.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from stageline_cli.failure import Failure
 from stageline_cli.tensors import Tensor, from_json
 
 CONNECT_SECONDS = 5.0
+_SLOTS = "sequence_slots"  # as Stageline's routers call it
 _CONTENTS = {
     **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
     **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
@@ -103,6 +104,19 @@ class Client:
             return await self._stub.ModelMetadata(request, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise refused(error) from None
+
+    async def sequence_slots(self, model: str) -> int | None:
+        """How many texts the server makes at once; None when it does not say."""
+        try:
+            request = oip.ModelConfigRequest(name=model)
+            answer = await self._stub.ModelConfig(request, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return None
+            raise refused(error) from None
+        told = answer.config.parameters
+        slots = told[_SLOTS].string_value if _SLOTS in told else ""
+        return int(slots) if slots.isdecimal() else None
 
     async def infer(self, request: Any, seconds: float | None) -> list[Tensor]:
         """One request, all of its outputs; `seconds` is its deadline."""

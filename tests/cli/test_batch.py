@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
+from stageline.oip import grpc_service_pb2 as oip
 from stageline_cli.batchfile import Results, check_ids, read_line
 from stageline_cli.failure import Failure
 from stageline_cli.main import app
@@ -105,6 +107,35 @@ def test_wrong_lines_are_errors_and_the_others_are_done(front, tmp_path):
     assert errors.keys() == wanted.keys()
     for name, sentence in wanted.items():
         assert sentence in errors[name]
+
+
+@pytest.mark.parametrize(("slots", "expected"), [("2", 3), ("0", 4), (None, 4)])
+def test_requests_under_way_are_a_few_more_than_the_server_makes_texts(slots, expected, tmp_path):
+    now, most, reached = 0, 0, threading.Barrier(expected)
+    counting = threading.Lock()
+
+    class Counting(Oip):
+        def ModelConfig(self, request, context):
+            if slots is None:
+                context.abort(grpc.StatusCode.UNIMPLEMENTED, "no configuration here")
+            parameters = {"sequence_slots": oip.ModelParameter(string_value=slots)}
+            return oip.ModelConfigResponse(config=oip.ModelConfig(parameters=parameters))
+
+        def ModelInfer(self, request, context):
+            nonlocal now, most
+            with counting:
+                now += 1
+                most = max(most, now)
+            reached.wait(20)  # breaks, and so fails the request, when fewer come
+            with counting:
+                now -= 1
+            return super().ModelInfer(request, context)
+
+    given = write(tmp_path / "in.jsonl", LINES[: 5 * expected])
+    server = Counting(inputs=GENERATOR, answer=lambda r: text_response(r, "text"))
+    with serving(server) as address:  # which answers four at once and no more
+        assert batch(address, given, tmp_path / "out.jsonl")[0] == 0
+    assert most == expected
 
 
 async def test_after_a_kill_no_line_is_lost_and_none_is_there_twice(front, tmp_path):

@@ -174,10 +174,13 @@ def test_more_requests_than_the_router_holds_are_told_so(front):
     front.pipelines[0].wait_until(lambda report: report.sequences == 0, "free places")
 
 
-def test_metadata_lists_text_beside_tensors(client):
+def test_metadata_lists_text_beside_tensors(client, front):
     told = client.get_model_metadata("model")
     assert {"input_ids", "text_input", "stream", "sampling_parameters"} <= {
         tensor.name for tensor in told.inputs
     }
     assert {"logits", "text_output", "finish_reason"} <= {tensor.name for tensor in told.outputs}
-    assert client.get_model_config("model").config.model_transaction_policy.decoupled
+    config = client.get_model_config("model").config
+    assert config.model_transaction_policy.decoupled
+    slots = front.pipelines[0].report().sequence_slots
+    assert config.parameters["sequence_slots"].string_value == str(slots)

@@ -12,6 +12,7 @@ from stageline_router.asking import generation_inputs, generation_outputs
 
 PLATFORM = "stageline"
 VERSION = "1"
+SEQUENCE_SLOTS = "sequence_slots"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,13 @@ def config(
     has_template: bool,
     max_batch_size: int,
     max_delay: float,
+    sequence_slots: int,
 ) -> oip.ModelConfigResponse:
     """The answer to ModelConfig. `max_delay` in seconds.
 
     max_batch_size is 0, as for Triton's decoupled models: shapes are told with their batch
-    dimension, so nothing of a request's shape is implied.
+    dimension, so nothing of a request's shape is implied. `sequence_slots` is how many texts all
+    ready pipelines make at once; it is told as a parameter, a field for it there is none.
     """
     batching = oip.ModelDynamicBatching(
         preferred_batch_size=[max_batch_size], max_queue_delay_microseconds=round(max_delay * 1e6)
@@ -92,6 +95,11 @@ def config(
             ],
             dynamic_batching=batching,
             model_transaction_policy=oip.ModelTransactionPolicy(decoupled=decoupled),
+            parameters=(
+                {SEQUENCE_SLOTS: oip.ModelParameter(string_value=str(sequence_slots))}
+                if decoupled
+                else {}
+            ),
         )
     )
 

@@ -62,6 +62,12 @@ class Pipelines:
         """Whether a request would be answered now."""
         return any(leader.ready for leader in self._leaders.values())
 
+    @property
+    def sequence_slots(self) -> int:
+        """Texts that all ready pipelines together make at once."""
+        ready = (leader for leader in self._leaders.values() if leader.ready)
+        return sum(leader.report.sequence_slots for leader in ready)
+
     async def pick(self, seconds: float = HOLD) -> Leader:
         """The ready pipeline with the least in flight. Raises Unavailable after `seconds`."""
         found: Leader | None = await self._wait(self._least_busy, seconds)

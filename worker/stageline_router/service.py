@@ -113,6 +113,7 @@ class InferenceService(services.GRPCInferenceServiceServicer):  # type: ignore[m
             door.template is not None,
             self._max_batch_size,
             self._max_delay,
+            door.pipelines.sequence_slots,
         )
 
     async def RepositoryIndex(
