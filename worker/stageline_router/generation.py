@@ -90,11 +90,6 @@ class Text:
         self.cumulative = 0.0  # sum of the drawn tokens' logprobs
         self._news = News()
 
-    @property
-    def has_news(self) -> bool:
-        """Whether there is text that nobody has looked at."""
-        return bool(self._news.pieces)
-
     def news(self) -> News:
         """Everything since the last call."""
         news, self._news = self._news, News()
@@ -105,14 +100,21 @@ class Text:
         if logprobs is not None:
             self._hear_of(token, logprobs)
         self.tokens.append(token)
-        self._news.tokens += 1
+        news, detokenizer = self._news, self._detokenizer
+        news.tokens += 1
         # The token that ends a text is a mark, not text.
-        if finish != "stop" and (piece := self._detokenizer.push(token)):
-            self._news.pieces.append(piece)
-        if finish and (piece := self._detokenizer.finish()):
-            self._news.pieces.append(piece)
-        self.finish = "stop" if self._detokenizer.stopped else finish
-        return self.finish is None
+        if finish != "stop" and (piece := detokenizer.push(token)):
+            news.pieces.append(piece)
+            self._generation.has_news = True
+        if finish and (piece := detokenizer.finish()):
+            news.pieces.append(piece)
+        if detokenizer.stopped:
+            finish = "stop"
+        if finish is None:
+            return True
+        self.finish = finish
+        self._generation.ended()
+        return False
 
     def flush(self) -> None:
         """All that this step brought has been taken."""
@@ -140,6 +142,7 @@ class Generation:
         self.options = options
         self._on_news = on_news
         self._finished = 0
+        self.has_news = False  # there is something that a client has not been told
         # Drawn once: whoever goes on with a text draws what the first one would have.
         seed = random.getrandbits(63) if options.seed is None else options.seed
         self.texts = [
@@ -171,10 +174,14 @@ class Generation:
 
     def flush(self) -> None:
         """Tell of a step, once for all texts that it went on with."""
-        finished = sum(text.finish is not None for text in self.texts)
-        ended, self._finished = finished > self._finished, finished
-        if self._on_news and (ended or any(text.has_news for text in self.texts)):
+        if self.has_news and self._on_news:
+            self.has_news = False
             self._on_news(self)
+
+    def ended(self) -> None:
+        """One more text is at its end."""
+        self._finished += 1
+        self.has_news = True
 
     async def _run(self, text: Text, pipelines: Pipelines, wait: Wait) -> None:
         prompt, options = self.prompt.tokens, _sampling(self.options)

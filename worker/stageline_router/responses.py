@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from stageline.oip import grpc_service_pb2 as oip
 from stageline_router.description import VERSION
@@ -55,7 +56,7 @@ class TextResponses:
         parts = [self._last if final else self._going_on]
         for content in self._contents(generation):
             parts += (_CONTENT_TAG, _varint(len(content)), content)
-        return _in_stream(b"".join(parts))
+        return _in_stream(*parts)
 
     def empty(self) -> bytes:
         """A last response without outputs, serialised."""
@@ -144,11 +145,15 @@ def error_in_stream(request: oip.ModelInferRequest, message: str) -> bytes:
     return data
 
 
-def _in_stream(response: bytes) -> bytes:
-    return b"".join((_RESPONSE_TAG, _varint(len(response)), response))
+def _in_stream(*response: bytes) -> bytes:
+    """The parts of a response as a message of a stream."""
+    return b"".join((_RESPONSE_TAG, _varint(sum(map(len, response))), *response))
 
 
 def _strings(values: Sequence[str]) -> bytes:
+    if len(values) == 1:
+        data = values[0].encode()
+        return _LENGTH.pack(len(data)) + data
     parts: list[bytes] = []
     for value in values:
         data = value.encode()
@@ -156,6 +161,7 @@ def _strings(values: Sequence[str]) -> bytes:
     return b"".join(parts)
 
 
+@lru_cache(maxsize=1024)
 def _varint(value: int) -> bytes:
     made = bytearray()
     while value > 0x7F:
