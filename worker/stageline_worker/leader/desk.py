@@ -82,6 +82,8 @@ class Desk:
         self._on_canary: OnCanary = lambda error: None
         self._draining = False
         self._idle = True  # the ring has nothing to do
+        self._unsaid: dict[Outbox, list[Said]] = {}
+        self._sent = False  # a microbatch has entered since tokens became unsaid
         self._rate = DrainRate()
 
     # Router streams
@@ -116,6 +118,7 @@ class Desk:
         with self._lock:
             for key in [key for key, work in self._works.items() if work.outbox is outbox]:
                 self._forget(key)
+            self._unsaid.pop(outbox, None)
         self._wake()
 
     # The ring's thread
@@ -126,17 +129,19 @@ class Desk:
             self._info, self._scheduler = info, scheduler
 
     def next(self, session: int) -> Entry | None:
-        """The microbatch that enters the ring of this session now, if any."""
+        """The microbatch that enters the ring of this session now, if any.
+
+        The one before is on its way. What came back before that is told to routers only now, as
+        the stages need not wait for it.
+        """
         with self._lock:
-            if self._scheduler is None or session != self._session:
-                return None
-            if self._canary is not None:
-                return self._enter_canary(self._scheduler)
-            step = self._scheduler.next() if self._admitted else None
-            if step is None:
-                self._idle = self._idle or not self._scheduler.running
-                return None
-            return self._enter(step, self._microbatch(step))
+            if self._sent:
+                self._say()
+            entry = self._next(session)
+            if entry is None:
+                self._say()
+            self._sent = bool(self._unsaid)
+            return entry
 
     def returned(
         self, session: int, sequence: int, result: Microbatch | str, seconds: float
@@ -185,6 +190,7 @@ class Desk:
                 self._idle_since = now
             self._session, self._admitted, self._canary = 0, False, None
             self._idle = True
+            self._say()
             self._steps.clear()
             self._deadlines.clear()
             if self._scheduler is None:
@@ -239,6 +245,17 @@ class Desk:
             return len(self._works)
 
     # Under the lock
+
+    def _next(self, session: int) -> Entry | None:
+        if self._scheduler is None or session != self._session:
+            return None
+        if self._canary is not None:
+            return self._enter_canary(self._scheduler)
+        step = self._scheduler.next() if self._admitted else None
+        if step is None:
+            self._idle = self._idle or not self._scheduler.running
+            return None
+        return self._enter(step, self._microbatch(step))
 
     def _accept(self, frame: Frame, request: Id, outbox: Outbox) -> None:
         info, scheduler = self._info, self._scheduler
@@ -295,17 +312,22 @@ class Desk:
         draws = self._scheduler.expects(step.sequence)
         tokens = read_tokens(result.tensors, draws)
         told = read_logprobs(result.tensors, draws)
-        by_router: dict[Outbox, list[Said]] = {}
         for event in self._scheduler.returned(step.sequence, tokens, seconds):
             work = self._works[event.key]
             said: Said = (work.id, event.token, event.finish)
             if work.logprobs is not None and told:
                 said = (*said[:3], told[event.draw])
-            by_router.setdefault(work.outbox, []).append(said)
+            self._unsaid.setdefault(work.outbox, []).append(said)
             if event.finish:
                 self._drop(event.key)
-        for outbox, tokens_said in by_router.items():
-            outbox.tokens(tokens_said)
+        if not self._scheduler.running:  # no stage waits for the next microbatch but this one
+            self._say()
+
+    def _say(self) -> None:
+        """Give routers the tokens that they have not heard of."""
+        unsaid, self._unsaid = self._unsaid, {}
+        for outbox, said in unsaid.items():
+            outbox.tokens(said)
 
     def _answer(self, step: Step, result: Microbatch, seconds: float) -> None:
         assert self._scheduler is not None
@@ -322,6 +344,7 @@ class Desk:
 
     def _fail(self, key: int, code: str, message: str, *, elsewhere: bool = False) -> None:
         work = self._forget(key)
+        self._say()  # its tokens go before its end
         work.outbox.failure(work.id, code, message, elsewhere=elsewhere)
 
     def _forget(self, key: int) -> _Work:

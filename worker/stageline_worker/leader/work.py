@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stageline_worker.microbatch import Sampling, Segment
 
@@ -54,8 +55,7 @@ class Step:
     tokens: Sequence[int] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A generation has one more token; with a finish reason it was the last.
 
     `draw` is its place among the draws of the microbatch that brought it.

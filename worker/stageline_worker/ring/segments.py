@@ -7,9 +7,7 @@ this is written once for each token: binary, and nothing that follows from somet
 from __future__ import annotations
 
 import struct
-from dataclasses import fields
 from functools import lru_cache
-from operator import attrgetter
 
 from stageline_wire import FrameError
 from stageline_wire.frame import Buffer
@@ -18,8 +16,7 @@ from stageline_worker.microbatch import Sampling, Segment
 _SEGMENT = struct.Struct("<IIIiB")  # slot, start, count, prompt or -1, how it draws
 _SAMPLING = struct.Struct("<QdIdddddbH")  # its fields; logprobs or -1, how many ids are banned
 _NONE, _PLAIN, _FULL = range(3)
-_rest = attrgetter(*(f.name for f in fields(Sampling) if f.name not in ("seed", "position")))
-_REST_OF_PLAIN = _rest(Sampling(seed=0, position=0))
+_REST_OF_PLAIN = Sampling(seed=0, position=0)[2:]
 
 
 def pack(segments: tuple[Segment, ...]) -> bytes:
@@ -63,7 +60,7 @@ def _plain(position: int) -> Sampling:
 
 def _is_plain(sampling: Sampling) -> bool:
     """Greedy and nothing else; its seed does not matter."""
-    return bool(_rest(sampling) == _REST_OF_PLAIN)
+    return sampling[2:] == _REST_OF_PLAIN
 
 
 def _packed(s: Sampling) -> bytes:
