@@ -1,5 +1,6 @@
 """torch tensors to frames and back without copying what is already in memory."""
 
+import pytest
 import torch
 
 from stageline_wire import Frame, Kind, decode, encode
@@ -27,3 +28,22 @@ def test_what_is_not_contiguous_arrives_in_order():
     tensor = torch.arange(6).reshape(2, 3).t()
     got = from_view(to_view("x", tensor))
     assert got.tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor(3.0),
+        torch.tensor(3.0, dtype=torch.bfloat16),
+        torch.ones(2, 3, dtype=torch.bfloat16),
+        torch.ones(2, 3, requires_grad=True),
+        torch.ones(3, 0, 2),
+        torch.ones(0, 2, dtype=torch.bfloat16),
+        torch.ones(2, 3).t().bool(),
+    ],
+    ids=["scalar", "bfloat16 scalar", "bfloat16", "grad", "empty", "empty bfloat16", "bool"],
+)
+def test_a_tensor_comes_back_whatever_numpy_thinks_of_it(tensor):
+    got = from_view(to_view("x", tensor))
+    assert (got.dtype, got.shape) == (tensor.dtype, tensor.shape)
+    assert torch.equal(got, tensor.detach())
