@@ -17,7 +17,7 @@ from stageline_sources import Reader, SourceError, open_source
 from stageline_worker.model import CheckpointError, UnsupportedModelError, profile
 from stageline_worker.model.shadow import cast_shadow
 from support import zoo
-from support.hub import COMMIT, Hub, serving
+from support.hub import COMMIT, Hub, in_seconds, serving
 
 URI = "hf://owner/model@v1"
 
@@ -123,6 +123,13 @@ def test_without_a_token_the_sentence_says_so(hub, tmp_path, monkeypatch):
     hub.token = "secret"
     with pytest.raises(SourceError, match="nobody without a token in HF_TOKEN may read it"):
         fetch_headers(URI, tmp_path)
+
+
+def test_a_hub_that_names_a_date_is_asked_again_then(hub, tmp_path, waits):
+    hub.busy = [(503, {"Retry-After": in_seconds(30)})]
+    fetch_headers(URI, tmp_path)
+    (wait,) = waits
+    assert 25 < wait <= 30
 
 
 @pytest.mark.parametrize(

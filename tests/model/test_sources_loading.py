@@ -18,6 +18,7 @@ from stageline_worker.model import CheckpointError, load
 from support import bucket as buckets
 from support import hub as hubs
 from support import zoo
+from support.hub import in_seconds
 from support.stages import CUTS, inputs, stages
 
 HUB, BUCKET = "hf://owner/model", "s3://models/llama"
@@ -112,11 +113,13 @@ def test_progress_counts_own_bytes_on_their_way_whatever_breaks(hub, waits, monk
 
 def test_a_bucket_that_breaks_off_and_slows_down_is_read_on_and_nothing_twice(bucket, waits):
     bucket.upload(_minilm(), "llama")
-    bucket.refuse = [(503, "SlowDown", ""), (500, "InternalError", ""), (429, "Busy", "5")]
+    bucket.refuse = [(503, "SlowDown", ""), (500, "InternalError", ""), (429, "Busy", "5"),
+                     (503, "SlowDown", in_seconds(30))]  # fmt: skip
     bucket.drop, bucket.drops = 3_000_000, 5
     stage = load(BUCKET, (0, 2))
     assert not bucket.drops, "nothing broke"
     assert 5 in waits
+    assert any(25 < wait <= 30 for wait in waits), f"the date was not honoured: {waits}"
     sent = sum(bucket.served.values())
     assert stage.total_bytes < sent <= 1.1 * stage.total_bytes
     _same(stage, load(str(_minilm()), (0, 2)))

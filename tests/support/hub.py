@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +23,11 @@ NEXT = "decade" + "0" * 34
 _FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
 _PIECE = 64 << 10
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
+
+
+def in_seconds(seconds: float) -> str:
+    """A date as HTTP has it."""
+    return formatdate(time.time() + seconds, usegmt=True)
 
 
 @dataclass

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import httpx2
 from huggingface_hub import constants, hf_hub_url
@@ -14,6 +15,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import build_hf_headers, get_session
 
 from stageline_sources.errors import Interruption, SourceError
+from stageline_sources.patience import asked_seconds
 from stageline_sources.source import Body, Check
 
 ENDPOINT: str = constants.ENDPOINT  # $HF_ENDPOINT, or the public hub
@@ -156,9 +158,9 @@ class Hub:
 
 def _wait(response: httpx2.Response) -> float | None:
     """Seconds until the next try, as the answer has them: Retry-After, or RateLimit's reset."""
-    after = response.headers.get("Retry-After", "")
-    if after.isascii() and after.isdigit():
-        return float(after)
+    asked = asked_seconds(response.headers.get("Retry-After", ""), datetime.now(UTC))
+    if asked is not None:
+        return asked
     reset = _RESET.search(response.headers.get("RateLimit", ""))
     return float(reset[1]) if reset else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import botocore.session
@@ -19,6 +20,7 @@ from botocore.exceptions import (
 )
 
 from stageline_sources.errors import Interruption, SourceError
+from stageline_sources.patience import asked_seconds
 from stageline_sources.source import Body
 
 _CHUNK = 1 << 20
@@ -159,8 +161,7 @@ def _read(stream: Any) -> Iterator[bytes]:
 
 def _wait(error: ClientError) -> float | None:
     headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
-    after: str = headers.get("retry-after", "")
-    return float(after) if after.isascii() and after.isdigit() else None
+    return asked_seconds(headers.get("retry-after", ""), datetime.now(UTC))
 
 
 def _line(error: Exception) -> str:
