@@ -16,6 +16,8 @@ MAX_STAGE_ENTRIES = 256
 """Stages that status tells of. More would make the object too large for what it says."""
 MAX_MESSAGE = 1024
 """Characters of one message."""
+MAX_NOTE = 256
+"""Characters of a note beside it."""
 
 UNSEEN: Final = {
     "conditions": [
@@ -78,6 +80,11 @@ class StageStatus(StatusModel):
     pod: str = Field(default="", description="Name of its pod.")
     node: str = Field(default="", description="Name of the node that it runs on.")
     transport: str = Field(default="", description="What its link to the next stage uses.")
+    transport_note: str = Field(
+        default="",
+        max_length=MAX_NOTE,
+        description="Why that link fell back from a faster transport, in a sentence.",
+    )
     compute_milliseconds: str = Field(
         default="", description="Time that it computes one microbatch, for example 12.4."
     )

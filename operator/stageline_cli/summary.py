@@ -104,7 +104,7 @@ def stage_rows(resource: Object) -> list[Cells]:
             stage.get("pod", ""),
             stage.get("node", ""),
             str(stage.get("restarts", 0)),
-            stage.get("message", ""),
+            _said(stage),
         )
         for stage in stages(resource)
     ]
@@ -201,6 +201,11 @@ def table(headings: Cells, rows: Sequence[Cells], gap: int = 2) -> list[str]:
     ]  # fmt: skip
 
 
+def _said(stage: Object) -> str:
+    """What is wrong with a stage, and why its link is slower than it could be."""
+    return "; ".join(filter(None, (stage.get("message"), stage.get("transportNote"))))
+
+
 def _stage_line(stage: Object) -> str:
     state, restarts = stage.get("state", ""), stage.get("restarts", 0)
     facts = (
@@ -210,7 +215,7 @@ def _stage_line(stage: Object) -> str:
         loaded(stage) if state not in ("Pending", "Starting", "Loading") else "",
         stage.get("transport", ""),
         f"restarts {restarts}" if restarts else "",
-        stage.get("message", ""),
+        _said(stage),
     )
     return "  ".join(filter(None, facts))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final
 
-from stageline_api.status import MAX_STAGE_ENTRIES, StageStatus
+from stageline_api.status import MAX_NOTE, MAX_STAGE_ENTRIES, StageStatus
 from stageline_operator.healing import Replaced
 from stageline_operator.messages import clean, joined
 from stageline_operator.observed import PodKey, StageReport
@@ -70,6 +70,7 @@ def _entry(
         pod=stage.pod_name if stage.pod is not None else "",
         node=truth.node if truth else "",
         transport=report.transport if report else "",
+        transport_note=clean(report.transport_note, MAX_NOTE) if report else "",
         compute_milliseconds=shown_time(
             report.compute_seconds if report else 0, before.compute_milliseconds if before else ""
         ),

@@ -69,6 +69,8 @@ class StageReport:
     total_bytes: int = 0
     loads: int = 0
     transport: str = ""
+    transport_note: str = ""
+    """Why its link does not use a faster one."""
     compute_seconds: float = 0.0
     hop_seconds: float = 0.0
     error: str = ""
@@ -106,6 +108,10 @@ class Observed:
     """Children that cannot be made since the name is somebody else's, and whose it is."""
     refused: Mapping[tuple[Kind, str], str] = field(default_factory=dict)
     """Children that the API server refused to make (quota, admission), and its sentence."""
+    silences: Mapping[PipelineKey, str] = field(default_factory=dict)
+    """Why leaders are not heard, in a sentence, where that is known."""
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """What pods that do not start wait for, in a sentence, by the pod's name."""
     dropped: tuple[str, ...] = ()
     """Fields of the resource that the cluster's CRD is too old to keep."""
     conflict: str = ""

@@ -63,6 +63,7 @@ class Reason(StrEnum):
     LOADED = "Loaded"
     LOADED_WITH_COMPLAINT = "LoadedWithComplaint"
     CONNECTED = "Connected"
+    LINK_FELL_BACK = "LinkFellBack"
     AVAILABLE = "Available"
     SERVING = "Serving"
     SETTLED = "Settled"
@@ -137,6 +138,7 @@ _MEANINGS: Final = {
     Reason.LOADED: "Every stage has its weights in memory.",
     Reason.LOADED_WITH_COMPLAINT: "Every stage has its weights, but one says what is amiss.",
     Reason.CONNECTED: "A canary microbatch went round every ring.",
+    Reason.LINK_FELL_BACK: "The link of a stage uses a slower transport than it would.",
     Reason.AVAILABLE: "A router answers.",
     Reason.SERVING: "As many pipelines as asked for serve, and a router leads to them.",
     Reason.SETTLED: "Everything is as the spec asks.",

@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -22,10 +22,12 @@ from stageline_operator.kinds import CONTROLLER_REVISION, POD
 from stageline_operator.names import pipeline_name, pod_key
 from stageline_operator.names import revision as revision_name
 from stageline_operator.observed import Observed, PipelineKey, PipelineReport, StageReport
+from stageline_operator.silence import disagreement
 from stageline_operator.status import DETAILS_APART
 from stageline_wire.credentials import CHANNEL_OPTIONS
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 PORT: Final = 7070
 """Of every worker."""
@@ -34,6 +36,9 @@ NUMBERS_SECONDS: Final = DETAILS_APART.total_seconds()
 INTRODUCTION_SECONDS: Final = 2.0
 _AGAIN_SECONDS: Final = (0.1, 2.0)
 _DIAL_SECONDS: Final = 3600.0
+ASK_WHY_SECONDS: Final = 10.0
+"""After which gRPC is asked why a leader cannot be reached; then twice as long each time, until:"""
+_SELDOM_SECONDS: Final = 80.0
 _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -140,10 +145,15 @@ class Reports:
         self._credentials = credentials
         self._streams: dict[Key, dict[PipelineKey, _Stream]] = {}
         self._newest: dict[Key, dict[PipelineKey, PipelineReport]] = {}
+        self._silences: dict[Key, dict[PipelineKey, str]] = {}
 
     def of(self, key: Key) -> Mapping[PipelineKey, PipelineReport]:
         """What is known now of the pipelines of a resource."""
         return dict(self._newest.get(key, {}))
+
+    def silences(self, key: Key) -> Mapping[PipelineKey, str]:
+        """Why leaders of a resource are not heard, in a sentence, where that is known."""
+        return dict(self._silences.get(key, {}))
 
     def follow(self, key: Key, wanted: Mapping[PipelineKey, Leader]) -> None:
         """Listen to these leaders of a resource, and to no other of it."""
@@ -179,19 +189,22 @@ class Reports:
             if (channel := self._channel(key, leader)) is None:
                 await asyncio.sleep(_AGAIN_SECONDS[1])
                 continue
+            why = ""
             async with channel:
                 try:
                     async with asyncio.timeout(_DIAL_SECONDS):
-                        await channel.channel_ready()
-                    async for told in PipelineStub(channel).Watch(request):
-                        self._hear(key, pipeline, leader, told)
-                        wait = _AGAIN_SECONDS[0]
+                        why = await _opened(channel, request, tls=leader.tls)
+                    if not why:
+                        async for told in PipelineStub(channel).Watch(request):
+                            self._hear(key, pipeline, leader, told)
+                            wait = _AGAIN_SECONDS[0]
                 except TimeoutError:
                     pass  # the next channel has a certificate that has not run out meanwhile
                 except grpc.aio.AioRpcError as error:
                     # It died, drains, starts, or is somebody else's by now: all of these pass.
                     log.debug("%s: %s", leader.pipeline, error.details(), extra={"key": str(key)})
             self._tell(key, pipeline, None)
+            self._explain(key, pipeline, why)
             await asyncio.sleep(wait * (0.5 + random.random() / 2))
             wait = min(_AGAIN_SECONDS[1], 2 * wait)
 
@@ -220,14 +233,14 @@ class Reports:
         self._keep(key, pipeline, report)
         self._changed(key, NUMBERS_SECONDS if essence(report) == essence(before) else 0.0)
 
+    def _explain(self, key: Key, pipeline: PipelineKey, why: str) -> None:
+        if why != self._silences.get(key, {}).get(pipeline, ""):
+            _set(self._silences, key, pipeline, why or None)
+            self._changed(key, 0.0)
+
     def _keep(self, key: Key, pipeline: PipelineKey, report: PipelineReport | None) -> None:
-        if report is not None:
-            self._newest.setdefault(key, {})[pipeline] = report
-            return
-        mine = self._newest.get(key, {})
-        mine.pop(pipeline, None)
-        if not mine:
-            self._newest.pop(key, None)
+        _set(self._newest, key, pipeline, report)
+        _set(self._silences, key, pipeline, None)
 
 
 class Introductions:
@@ -253,6 +266,37 @@ class Introductions:
         self._until.pop(key, None)
 
 
+async def _opened(channel: grpc.aio.Channel, request: pb.WatchRequest, *, tls: bool) -> str:
+    """Come back when the leader answers, or with the sentence why it never will."""
+    patience = ASK_WHY_SECONDS
+    while True:
+        try:
+            async with asyncio.timeout(patience):
+                await channel.channel_ready()
+            return ""
+        except TimeoutError:
+            patience = min(2 * patience, _SELDOM_SECONDS)
+        try:
+            async for _ in PipelineStub(channel).Watch(request, timeout=ASK_WHY_SECONDS):
+                return ""
+        except grpc.aio.AioRpcError as error:
+            if why := disagreement(error.details() or "", tls=tls):
+                return why
+
+
+def _set(
+    kept: dict[Key, dict[PipelineKey, _T]], key: Key, pipeline: PipelineKey, value: _T | None
+) -> None:
+    """Keep what is known of a pipeline, or nothing of it."""
+    if value is not None:
+        kept.setdefault(key, {})[pipeline] = value
+        return
+    mine = kept.get(key, {})
+    mine.pop(pipeline, None)
+    if not mine:
+        kept.pop(key, None)
+
+
 def _stage(report: Any) -> StageReport:
     return StageReport(
         stage=report.stage,
@@ -263,6 +307,7 @@ def _stage(report: Any) -> StageReport:
         total_bytes=report.total_bytes,
         loads=report.loads,
         transport=report.transport,
+        transport_note=report.transport_note,
         compute_seconds=report.compute_seconds,
         hop_seconds=report.hop_seconds,
         error=report.error,

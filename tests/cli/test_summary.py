@@ -70,6 +70,16 @@ def test_failing_resource():
     ]
 
 
+def test_a_link_that_fell_back_says_why_beside_its_stage():
+    why = "no socket link to llama-f00-0-1:7070: Connection refused"
+    fallen = stage(0, transport="grpc", transportNote=why)
+    found = resource(stages=[fallen, stage(1)])
+    (line,) = (line for line in summary(found, [], NOW).splitlines() if why in line)
+    assert line.startswith("llama-f00-0      0 ")
+    (line,) = (one.line for one in news(found) if one.key == "llama-f00-0 0")
+    assert line.endswith(f"grpc  {why}")
+
+
 def test_resource_that_no_operator_has_seen():
     fresh = {"metadata": {"name": "llama", "generation": 1}, "spec": {"replicas": 2}}
     assert summary(fresh, [], NOW).splitlines() == [

@@ -10,7 +10,7 @@ from support.objects import pod, pods_of, record, report, resource, router, scen
 HALF_AN_HOUR = 1800
 
 
-def test_a_start_is_told_by_its_plan_and_its_end():
+def test_a_start_is_told_step_by_step():
     life = Life()
     life.see(scene(found=resource(), front={}), planning=Planning())
     life.see(scene(A0, pods={}, reports={}, front=router(0)), 1)
@@ -20,7 +20,7 @@ def test_a_start_is_told_by_its_plan_and_its_end():
     life.see(scene(A0), 5)
     life.see(working(0.5), 6)
     assert [(notice.type, notice.reason) for notice in life.told] == [
-        ("Normal", "Planned"), ("Normal", "Serving"),
+        ("Normal", "Planned"), ("Normal", "Scheduled"), ("Normal", "Loaded"), ("Normal", "Serving"),
     ]  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def test_a_rollout_is_told_by_its_reasons():
     for second, kept in enumerate(((old, new), (new,)), 1):
         reports = {key: report(key) for key in kept if key == old or second == 2}
         life.see(scene(*kept, reports=reports, found=resource(replicas=1)), second)
-    assert [notice.reason for notice in life.told] == ["RollingOut", "Serving"]
+    assert [notice.reason for notice in life.told] == ["Serving", "RollingOut", "Serving"]
 
 
 def test_a_failure_is_one_warning_and_its_end_is_told():
@@ -41,23 +41,20 @@ def test_a_failure_is_one_warning_and_its_end_is_told():
     for second, message in enumerate(words):
         found = pod(ONE, ready=False, container=waiting("ErrImagePull", message))
         life.see(scene(A0, pods=pods_of(A0) | {ONE: found}, reports={}), second)
-    warnings = [notice for notice in life.told if notice.type == "Warning"]
-    assert [notice.reason for notice in warnings] == ["StageImagePull"]
-    assert "pipeline 0 stage 1 (pod llama-aaa-0-1)" in warnings[0].note
+    (warning,) = life.told
+    assert (warning.type, warning.reason) == ("Warning", "StageImagePull")
+    assert "pipeline 0 stage 1 (pod llama-aaa-0-1)" in warning.note
     life.told.clear()
     life.see(scene(A0), 60)
     assert [(notice.type, notice.reason) for notice in life.told] == [("Normal", "Serving")]
 
 
-def test_at_first_sight_only_what_is_wrong_is_told():
+def test_what_blocks_a_rollout_is_told_rather_than_that_it_is_blocked():
     life = Life()
-    life.see(scene(A0))
-    assert life.told == []
-    refused = Life()
-    refused.see(scene(A0), planning=REFUSED)
-    assert {(notice.type, notice.reason) for notice in refused.told} == {
-        ("Warning", "RolloutBlocked"), ("Warning", "PlanRefused"),
-    }  # fmt: skip
+    life.see(scene(A0), planning=REFUSED)
+    (told,) = life.told
+    assert (told.type, told.reason) == ("Warning", "PlanRefused")
+    assert "Ready True (RolloutBlocked)" in told.note
 
 
 def test_a_stall_is_a_warning():

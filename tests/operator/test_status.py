@@ -71,6 +71,15 @@ def test_a_stage_that_serves():
     }  # fmt: skip
 
 
+def test_a_link_that_fell_back_says_why():
+    life, why = Life(), "no socket link to https://me:hunter2@x:7070"
+    told = (stage_report(0, transport_note=why), stage_report(1), stage_report(2))
+    life.see(scene(A0, reports={A0: report(A0, stages=told)}))
+    assert life.stage(0)["transportNote"] == "no socket link to https://***@x:7070"
+    assert "transportNote" not in life.stage(1)
+    assert [notice.reason for notice in life.told] == ["Serving", "LinkFellBack"]
+
+
 def test_a_stage_without_a_pod_has_its_plan_and_its_history():
     life = Life()
     healing = Healing(history={PodKey(*A0, 0): Replaced(2, NOW)})

@@ -149,7 +149,7 @@ def test_a_new_resource_that_is_ready_at_first_sight_is_told_at_once():
     life.status = UNSEEN
     assert life.see(scene(A0))
     assert life.waits is None
-    assert [notice.reason for notice in life.told] == ["Serving", "Planned"]
+    assert [notice.reason for notice in life.told] == ["Serving"]
 
 
 def test_conditions_of_others_are_left_to_them():
@@ -232,3 +232,27 @@ def test_whatever_is_seen_status_is_valid_and_written_once(found, planning):
     assert (ready["status"] == "True") <= (
         life.status["readyReplicas"] >= found.wanted > 0 and found.router.available > 0
     )
+
+
+@given(st.lists(scenes(), min_size=2, max_size=5), st.data())
+@settings(max_examples=30)
+def test_whatever_happens_each_transition_is_told_once(found, data):
+    life, happened = Life(), []
+    for minute, seen in enumerate(found):
+        before = {each["type"]: each for each in life.status.get("conditions", [])}
+        life.see(seen, 60 * minute, data.draw(st.sampled_from([PLANNED, REFUSED])))
+        moved = rfc3339(NOW + timedelta(minutes=minute))
+        happened += [
+            f"{each['type']} {each['status']}"
+            for each in life.status["conditions"]
+            if each["type"] in before and each["lastTransitionTime"] == moved
+        ]
+        if minute == 0:
+            life.told.clear()
+    told = [
+        part.partition(" (")[0]
+        for notice in life.told
+        for part in notice.note.partition(": ")[0].split(", ")
+        if " still " not in part
+    ]
+    assert sorted(told) == sorted(happened)
