@@ -14,6 +14,7 @@ from stageline_operator.definition import Definition
 from stageline_operator.kinds import Object
 from stageline_operator.lists import Lists
 from stageline_operator.metrics import Metrics
+from stageline_operator.missing import Missing
 from stageline_operator.others import Others
 from stageline_operator.queue import Later, WorkQueue
 from stageline_operator.reconcile import Decide, Reconciler, child_of, soonest
@@ -48,6 +49,7 @@ class Operator:
             self._work, workers=workers, spacing=_SPACING_SECONDS, failed=self._failed
         )
         self._secrets = Secrets(cluster, self.cache)
+        self._missing = Missing(cluster)
         self.reports = Reports(self._reported, leader_port, self._secrets.channel)
         self.metrics = metrics or Metrics()
         self.metrics.gauges = self._gauges
@@ -60,6 +62,8 @@ class Operator:
             decide,
             settings,
             reports=self.reports.of,
+            silences=self.reports.silences,
+            lacks=self._missing.of,
             dropped=lambda: self._definition.dropped,
             conflict=conflict,
         )
@@ -122,6 +126,7 @@ class Operator:
         began = _now()
         try:
             await self._secrets.look(key, self.cache.observed(key), began)
+            await self._missing.look(key, self.cache.observed(key), began)
         except ClusterError as error:
             raise Later(str(error)) from error
         observed = self.cache.observed(key)
@@ -143,7 +148,8 @@ class Operator:
         if observed is None:
             self.queue.forget(key)
             self._introductions.forget(key)
-        return soonest(again, self._secrets.wait(key, self.cache.observed(key), _now()))
+        secrets = self._secrets.wait(key, self.cache.observed(key), _now())
+        return soonest(again, secrets, self._missing.wait(key, _now()))
 
     def _failed(self, key: Key, error: Exception, wait: float) -> None:
         if isinstance(error, Later):

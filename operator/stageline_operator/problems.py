@@ -11,16 +11,17 @@ from stageline_api.quantity import format_bytes
 from stageline_api.status import StageStatus
 from stageline_operator.healing import BUDGET, LONGEST_WAIT, Healing
 from stageline_operator.messages import clean, joined
-from stageline_operator.observed import PodKey
+from stageline_operator.observed import PipelineKey, PodKey
 from stageline_operator.planning import Planning
 from stageline_operator.reasons import Reason
 from stageline_operator.refusals import refusal
 from stageline_operator.situation import Pipeline, Router, Situation, Stage
-from stageline_operator.truth import CONFIG_REASONS, IMAGE_REASONS, PodTruth
+from stageline_operator.truth import CONFIG_REASONS, FAILED_MOUNT, IMAGE_REASONS, PodTruth
 
 _BY_WORD: Final = {
     **dict.fromkeys(IMAGE_REASONS, Reason.STAGE_IMAGE_PULL),
     **dict.fromkeys(CONFIG_REASONS, Reason.STAGE_CONFIG),
+    FAILED_MOUNT: Reason.STAGE_CONFIG,
     "Unschedulable": Reason.STAGE_UNSCHEDULABLE,
     "SchedulingGated": Reason.STAGE_UNSCHEDULABLE,
     "OOMKilled": Reason.STAGE_OUT_OF_MEMORY,
@@ -34,6 +35,7 @@ _BY_WORD: Final = {
     "NodeLost": Reason.STAGE_NODE_LOST,
 }
 _VOLUME: Final = re.compile(r"(?i)persistentvolume|volume node affinity")
+_UNREACHED: Final = "check that the operator may reach port 7070 of it (NetworkPolicy)"
 _ADVICE: Final = {
     Reason.STAGE_UNSCHEDULABLE: "add nodes that fit, or change what {spec} asks of them",
     Reason.STAGE_VOLUME: "make the claim or the volume, or change what {spec} mounts",
@@ -73,7 +75,11 @@ def problems(
         *_of_children(situation),
         *_of_budget(situation, healing),
         *(problem for one in situation.kept_stages if (problem := _of_stage(one, entries))),
-        *(problem for one in situation.kept_pipelines if (problem := _of_pipeline(one))),
+        *(
+            problem
+            for one in situation.kept_pipelines
+            if (problem := _of_pipeline(one, situation.observed.silences))
+        ),
         *_of_room(situation, planning),
         *_of_router(situation),
     ]
@@ -159,16 +165,14 @@ def _unready(stage: Stage, truth: PodTruth, entry: StageStatus) -> Problem:
     return Problem(Reason.STAGE_LOADING, f"{stage.place}: {words}")
 
 
-def _of_pipeline(pipeline: Pipeline) -> Problem | None:
+def _of_pipeline(pipeline: Pipeline, silences: Mapping[PipelineKey, str]) -> Problem | None:
     if pipeline.ready or not all(stage.loaded for stage in pipeline.stages):
         return None  # the stage itself is the problem
     report = pipeline.report
     if report is None:
-        return Problem(
-            Reason.PIPELINE_SILENT,
-            f"{pipeline.place}: its leader, pod {pipeline.stages[0].pod_name}, is not heard: check "
-            "that the operator may reach port 7070 of it (NetworkPolicy)",
-        )
+        why = silences.get(pipeline.key) or _UNREACHED
+        leader = f"its leader, pod {pipeline.stages[0].pod_name}, is not heard"
+        return Problem(Reason.PIPELINE_SILENT, f"{pipeline.place}: {leader}: {why}")
     reason = Reason.RING_BROKEN if report.sessions else Reason.PIPELINE_CONNECTING
     return Problem(reason, joined(pipeline.place, report.message or "its ring is being closed"))
 
@@ -208,6 +212,8 @@ def _awaited(router: Router) -> Iterator[str]:
 
 def _why(truth: PodTruth, pod: str, spec: str = "spec") -> str:
     """What is wrong with a pod, and what to do; `spec` is the part of the spec it is made from."""
+    if truth.reason == FAILED_MOUNT:  # it says itself what to do
+        return _words(truth)
     return joined(_words(truth), _ADVICE[_reason(truth)].format(pod=pod, spec=spec))
 
 

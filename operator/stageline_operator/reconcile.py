@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 
 Decide = Callable[[Observed, RenderSettings, datetime], Decision]
 Reports = Callable[[Key], Mapping[PipelineKey, PipelineReport]]
+Silences = Callable[[Key], Mapping[PipelineKey, str]]
+Lacks = Callable[[Key], Mapping[str, str]]
 
 _ROUNDS: Final = 3
 """Decisions in one reconcile: what is refused in the third is tried at the next."""
@@ -71,6 +73,8 @@ class Reconciler:
         settings: RenderSettings,
         *,
         reports: Reports = lambda key: {},
+        silences: Silences = lambda key: {},
+        lacks: Lacks = lambda key: {},
         dropped: Callable[[], tuple[str, ...]] = tuple,
         conflict: Callable[[str], str] = lambda namespace: "",
         at_once: int = 64,
@@ -80,6 +84,8 @@ class Reconciler:
         self._decide = decide
         self._settings = settings
         self._reports = reports
+        self._silences = silences
+        self._lacks = lacks
         self._dropped = dropped
         self._conflict = conflict
         self._nodes = NodeReader(cluster)
@@ -137,8 +143,13 @@ class Reconciler:
         )
         if observed is None:
             return None
-        conflict = self._conflict(key.namespace)
-        return replace(observed, dropped=self._dropped(), conflict=conflict)
+        return replace(
+            observed,
+            dropped=self._dropped(),
+            silences=self._silences(key),
+            lacks=self._lacks(key),
+            conflict=self._conflict(key.namespace),
+        )
 
 
 class _Execution:

@@ -187,7 +187,8 @@ class Situation:
         """The front door."""
         deployment = self.observed.of(DEPLOYMENT).get(names.router(self.owner))
         pods = sorted(self.observed.router_pods.items())
-        truths = tuple((name, pod_truth(pod)) for name, pod in pods)
+        lacks = self.observed.lacks
+        truths = tuple((name, pod_truth(pod, lacks.get(name, ""))) for name, pod in pods)
         return _router(deployment, truths)
 
     def keeping(self, kept: Collection[PipelineKey]) -> Situation:
@@ -222,13 +223,14 @@ class Situation:
         pod: Object | None,
         report: PipelineReport | None,
     ) -> Stage:
+        name = pod["metadata"]["name"] if pod is not None else names.pod_name(self.owner, key)
         return Stage(
             key,
-            pod["metadata"]["name"] if pod is not None else names.pod_name(self.owner, key),
+            name,
             kept,
             planned,
             pod,
-            pod_truth(pod) if pod is not None else None,
+            pod_truth(pod, self.observed.lacks.get(name, "")) if pod is not None else None,
             report.stage(key.stage) if report is not None else None,
         )
 
@@ -247,7 +249,8 @@ def situation(
     """
     profile = None
     if profile_pod is not None:
-        profile = (profile_pod["metadata"]["name"], pod_truth(profile_pod))
+        name = profile_pod["metadata"]["name"]
+        profile = (name, pod_truth(profile_pod, observed.lacks.get(name, "")))
     return Situation(observed, deployment, records, tuple(sorted(kept)), profile)
 
 

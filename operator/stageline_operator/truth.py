@@ -31,6 +31,8 @@ CONFIG_REASONS: Final = frozenset(
         "PreCreateHookError", "PreStartHookError", "PostStartHookError",
     }
 )  # fmt: skip
+FAILED_MOUNT: Final = "FailedMount"
+"""As kubelets call it in their Events: it stands nowhere in a pod."""
 _FROM_OUTSIDE: Final = {
     137: "killed by SIGKILL (by hand, by its kubelet, or for want of memory)",
     143: "ended by SIGTERM",
@@ -59,9 +61,9 @@ class PodTruth:
     deleting: bool = False
 
 
-def pod_truth(pod: Object) -> PodTruth:
-    """The truth about `pod`."""
-    truth = _first_of(pod)
+def pod_truth(pod: Object, lacks: str = "") -> PodTruth:
+    """The truth about `pod`; `lacks` says what its volumes wait for, where that is known."""
+    truth = _first_of(pod, lacks)
     status = _status(pod)
     containers = list(_containers(status))
     return replace(
@@ -73,14 +75,14 @@ def pod_truth(pod: Object) -> PodTruth:
     )
 
 
-def _first_of(pod: Object) -> PodTruth:
+def _first_of(pod: Object, lacks: str) -> PodTruth:
     """What outweighs the rest comes first: an end that is decided, then what keeps it from work."""
     return (
         _leaving(pod)
         or _ended(pod)
         or _unscheduled(pod)
         or _stuck_container(_status(pod))
-        or _at_work(_status(pod))
+        or _at_work(_status(pod), lacks)
     )
 
 
@@ -181,12 +183,14 @@ def _end(ended: Object) -> str:
     return joined(f"exit code {code}", last_line(ended.get("message", "")))
 
 
-def _at_work(status: Object) -> PodTruth:
+def _at_work(status: Object, lacks: str) -> PodTruth:
     if _condition(status, "Ready").get("status") == "True":
         return PodTruth("Loaded", ready=True)
     states = [container.get("state", {}) for container in _containers(status)]
     if states and all("running" in state for state in states):
         return PodTruth("Starting", message=joined("it is not ready yet", _came_from(status)))
+    if lacks:
+        return PodTruth("Pending", reason=FAILED_MOUNT, message=lacks)
     words = "it waits for its volumes, its network or its image: kubectl describe pod says which"
     return PodTruth("Pending", message=words)
 
