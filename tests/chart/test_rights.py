@@ -17,6 +17,7 @@ import pytest
 from stageline_api.crd import crd
 from stageline_local.apiserver import served
 from stageline_local.client import ApiError, Client
+from stageline_operator import secrets
 from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, POD, SECRET
 from stageline_operator.labels import OWNER
 from support.chart import NAMESPACE, named, rendered
@@ -24,6 +25,7 @@ from support.fakenodes import FakeNodes
 from support.faultyproxy import FaultyProxy
 from support.kube import Server
 from support.operator import operating, serving_alone
+from support.podstatus import waiting
 
 _PATH = re.compile(
     r"/(?:api|apis/(?P<group>[^/]+))/[^/]+(?:/namespaces/(?P<namespace>[^/]+))?"
@@ -34,11 +36,15 @@ _OWN = "models"
 MODES = {"cluster": {}, "namespaces": {"namespaces": [_OWN]}}
 NOT_SEEN = {
     ("Role", "stageline.dev", "pipelinedeployments/finalizers", "update"),
-    ("Role", "", "secrets", "get"),
 }
-"""Asked of the operator by an admission plugin, for the owner references that block; and what an
-operator that has just started asks of a resource that another has served."""
+"""Asked of the operator by an admission plugin, for the owner references that block."""
 modes = pytest.mark.parametrize("values", MODES.values(), ids=MODES)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """A pod is stuck after a moment."""
+    monkeypatch.setattr(secrets, "STUCK_SECONDS", 0.2)
 
 
 @modes
@@ -73,13 +79,14 @@ async def everything_done(admin, mine, values):
         await install(client)
         with FaultyProxy(mine) as proxy, FakeNodes(
             admin.url, token=admin.token, ca_file=admin.ca_file
-        ):  # fmt: skip
-            life = Life(client, proxy)
+        ) as nodes:  # fmt: skip
+            life = Life(client, proxy, nodes)
             try:
                 mine = (Server(proxy.url), values.get("namespaces", ()))
                 async with serving_alone(*mine), operating(*mine):
                     await life.begins()
                     await life.goes_on()
+                    await life.waits()
                     await life.meets_others()
                 return list(proxy.seen)
             finally:
@@ -89,8 +96,8 @@ async def everything_done(admin, mine, values):
 class Life:
     """One resource called llama, and others whose names are taken."""
 
-    def __init__(self, client, proxy):
-        self.client, self.proxy = client, proxy
+    def __init__(self, client, proxy, nodes):
+        self.client, self.proxy, self.nodes = client, proxy, nodes
 
     async def begins(self):
         await self.create("llama")
@@ -117,6 +124,19 @@ class Life:
         stray = bare(obj, f"{name[:50]}-stray", owned=True)
         path = kind.path(_OWN, stray["metadata"]["name"])
         await self.makes_it("DELETE", path, client.create(kind.path(_OWN), stray))
+
+    async def waits(self):
+        """For a Secret that a volume is made of."""
+        mount = {"name": "more", "mountPath": "/more"}
+        template = {
+            "volumes": [{"name": "more", "secret": {"secretName": "hub"}}],
+            "containers": [{"name": "worker", "volumeMounts": [mount]}],
+        }
+        self.nodes.fate("llama-*-0-1", waiting("ContainerCreating"))
+        change = self.change({"podTemplate": {"spec": template}})
+        await self.makes_it("GET", SECRET.path(_OWN, "hub"), change)
+        self.nodes.mend("llama-*-0-1")
+        await self.ready("llama")
 
     async def meets_others(self):
         """Of each kind, one name is somebody else's."""
