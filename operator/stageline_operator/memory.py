@@ -13,6 +13,7 @@ from typing import Final
 
 from stageline_operator.cache import Child, controller_of, whose
 from stageline_operator.decision import Notice
+from stageline_operator.difference import covers
 from stageline_operator.kinds import Object
 from stageline_operator.labels import APPLIED
 from stageline_operator.quarrels import Quarrel
@@ -52,6 +53,7 @@ class Memory:
         self.complaints: list[Notice] = []
         """Of quarrels, to be told."""
         self._status_due: float | None = None
+        self._untold: tuple[Object, tuple[Notice, ...]] | None = None
 
     def forget_if_changed(self, resource: Object) -> None:
         """Another spec may be refused nothing: it is tried at once."""
@@ -115,6 +117,21 @@ class Memory:
             return wait
         self._status_due = None
         return 0.0
+
+    def writes(self, status: Object, notices: tuple[Notice, ...]) -> None:
+        """A status is about to be written; these tell of it once it was."""
+        self._untold = (status, notices)
+
+    def was_written(self) -> None:
+        """It was, and they are told."""
+        self._untold = None
+
+    def late(self, resource: Object) -> tuple[Notice, ...]:
+        """What a write was to be told by that came through, though its answer did not."""
+        if self._untold is None or not covers(resource.get("status"), self._untold[0]):
+            return ()
+        (_, notices), self._untold = self._untold, None
+        return notices
 
     def due(self, now: float) -> float | None:
         """Seconds until something that waits may be tried again."""

@@ -83,12 +83,13 @@ def _flipped(before: Condition | None, now: Condition) -> bool:
     return now.status != (begins if before is None else before.status)
 
 
-def _rank(condition: Condition) -> tuple[int, int]:
-    """The worst first; then what is reached."""
+def _rank(condition: Condition) -> tuple[int, int, bool]:
+    """The worst first; then what is reached. Reconciling repeats what others say."""
+    repeats = condition.type == "Reconciling"
     if is_bad(condition):
-        return 0, Reason(condition.reason).rank
+        return 0, Reason(condition.reason).rank, repeats
     is_so = (condition.type, condition.status)
-    return 1, _TELLING.index(is_so) if is_so in _TELLING else len(_TELLING)
+    return 1, _TELLING.index(is_so) if is_so in _TELLING else len(_TELLING), repeats
 
 
 def _part(one: Condition, first: Condition, *, still: bool) -> str:

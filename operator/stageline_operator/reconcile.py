@@ -190,15 +190,19 @@ class _Execution:
     async def tell(self, decision: Decision) -> None:
         """Status first: when it cannot be written, the Events of its transition wait too."""
         resource = self._observed.resource
+        for notice in self._memory.late(resource):
+            await self._post(notice)
         patience = decision.status_waits if decision.status is not None else None
         if self._memory.status_wait(patience, _now() - self._began, _now()):
             return
         if decision.status is not None:
+            self._memory.writes(decision.status, decision.notices)
             try:
                 self._answered(await self._cluster.apply_status(resource, decision.status))
             except Gone:
                 self._cache.found_gone(self._key, PIPELINE_DEPLOYMENT, self._key.name)
                 return
+            self._memory.was_written()
             self._done.append("wrote status")
         complaints, self._memory.complaints = self._memory.complaints, []
         for notice in (*complaints, *decision.notices):

@@ -41,6 +41,31 @@ async def test_events_wait_for_the_status_and_a_lost_one_stops_nothing(caplog):
     assert "Event One is lost: away" in caplog.text
 
 
+async def test_a_write_whose_answer_is_lost_is_told_once():
+    def decide(observed):
+        if observed.resource.get("status") == {"a": 1}:
+            return Decision()
+        return Decision(status={"a": 1}, notices=(Notice("Normal", "One", "1."),))
+
+    world = World(decide)
+    apply = world.cluster.apply_status
+
+    async def lost(resource, status):
+        written = await apply(resource, status)
+        world.cache.heard("MODIFIED", written)
+        raise Busy("no answer")
+
+    world.cluster.apply_status = lost
+    with pytest.raises(Later):
+        await world.reconcile()
+    assert world.cluster.events == []
+    world.cluster.apply_status = apply
+    for _ in range(3):
+        await world.reconcile()
+    assert [event["reason"] for event in world.cluster.events] == ["One"]
+    assert world.cluster.verbs() == {"status": 1, "event": 1}
+
+
 async def test_a_status_that_may_wait_is_written_with_the_next_that_may_not():
     notice = Notice("Normal", "One", "1.")
     decisions = iter(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from datetime import timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from stageline_api.status import UNSEEN, PipelineDeploymentStatus
 from stageline_operator.observed import PipelineKey, PodKey
 from stageline_operator.planning import Planning
 from stageline_operator.times import rfc3339
-from support.life import A0, ONE, PLANNED, Life, loading, working
+from support.life import A0, ONE, PLANNED, REFUSED, Life, loading, working
 from support.objects import (
     NOW,
     STAGES,
