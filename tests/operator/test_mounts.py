@@ -97,6 +97,10 @@ ONE = PodKey(*A0, 1)
 STUCK = pod(ONE, ready=False, phase="Pending", container=waiting("ContainerCreating"))
 
 
+def stuck_pod(name):
+    return {**STUCK, "metadata": {"name": name, "uid": f"uid-{name}"}}
+
+
 def ready_condition(**observed):
     found = scene(A0, pods=pods_of(A0) | {ONE: STUCK}, reports={}, **observed)
     told = status(found, Planning(record("aaa")), Healing(), "", NOW).status
@@ -155,14 +159,14 @@ def secret(**data):
 
 
 async def test_it_is_asked_only_for_pods_that_take_long_and_until_it_is_there(cluster):
-    missing, stuck = Missing(cluster), seen(a=STUCK, b=STUCK, c=pod())
+    missing, stuck = Missing(cluster), seen(a=stuck_pod("a"), b=stuck_pod("b"), c=pod())
     late = secrets.STUCK_SECONDS
     await missing.look(KEY, stuck, 0.0)
     assert (cluster.calls, missing.wait(KEY, 1.0)) == ([], late - 1)
     await missing.look(KEY, stuck, late)
     said = "it waits for Secret default/hub, which does not exist: create it"
     assert missing.of(KEY) == {"a": said, "b": said}
-    assert [name for _, name in cluster.calls] == ["a", "hub", "b"], "ours are ours to make"
+    assert [name for _, name in cluster.calls] == ["a", "b", "hub"], "ours are ours to make"
     cluster.put(secret(other="eA=="))
     await missing.look(KEY, stuck, late + 1)
     assert missing.of(KEY) == {"a": said, "b": said}, "not each time that something happens"
@@ -173,6 +177,8 @@ async def test_it_is_asked_only_for_pods_that_take_long_and_until_it_is_there(cl
     cluster.put(secret(token="eA=="))
     await missing.look(KEY, stuck, 3 * late)
     assert missing.of(KEY) == {}
+    asked = [name for _, name in cluster.calls]
+    assert asked == ["a", "b", "hub", "hub", "hub"], "a pod's volumes do not change"
     await missing.look(KEY, seen(a=pod()), 4 * late)
     assert missing.wait(KEY, 4 * late) is None
 
@@ -181,7 +187,7 @@ async def test_a_pod_that_is_gone_and_a_secret_that_may_not_be_read_are_left_out
     missing = Missing(cluster)
     cluster.fault = lambda verb, subject: Refused("no") if subject == "hub" else None
     for now in (0.0, secrets.STUCK_SECONDS):
-        await missing.look(KEY, seen(a=STUCK, gone=STUCK), now)
+        await missing.look(KEY, seen(a=stuck_pod("a"), gone=stuck_pod("gone")), now)
     assert missing.of(KEY) == {}
 
 

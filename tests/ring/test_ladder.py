@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from stageline.v1 import pipeline_pb2 as pb
+from stageline_operator.reports import reduced
 from stageline_wire import Frame, Kind
 from stageline_worker.channel import SERVER_OPTIONS
 from stageline_worker.server import WorkerError, WorkerServer
@@ -52,6 +53,7 @@ def test_a_link_whose_socket_is_blocked_falls_back_alone_and_says_why():
         assert first == "grpc"
         assert why == f"no socket link to {documents[1].listen}: Connection refused"
         assert others == [("unix", ""), ("unix", "")]
+        assert reduced(report).stages[0].transport_note == why, "what status will say"
         with pipeline.router() as router:
             router.generate(1, [5, 6, 7], max_tokens=4)
             assert router.tokens_of(1) == toy_tokens([5, 6, 7], 4, 3)
