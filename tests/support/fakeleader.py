@@ -37,6 +37,8 @@ class Ring:
     silent: bool = False
     """It hangs: connections stand, nothing is said."""
     in_flight: int = 0
+    note: str = ""
+    """Why the link of stage 0 fell back."""
 
 
 class FakeLeader(services.PipelineServicer):
@@ -143,7 +145,8 @@ class FakeLeader(services.PipelineServicer):
         return pb.PipelineReport(
             model=mine.model, pipeline=mine.pipeline, revision=mine.revision, state=state,
             message=message, session=self._sessions, sessions=self._sessions, canary_seconds=0.01,
-            stages=[_worker_report(worker, turning) for worker in workers], running=ring.in_flight,
+            stages=[_worker_report(worker, turning, ring.note) for worker in workers],
+            running=ring.in_flight,
         )  # fmt: skip
 
     def _state(self, workers: list[Worker], ring: Ring, draining: bool) -> tuple[int, str]:
@@ -160,7 +163,7 @@ class FakeLeader(services.PipelineServicer):
         return pb.READY, ""
 
 
-def _worker_report(worker: Worker, turning: bool) -> pb.WorkerReport:
+def _worker_report(worker: Worker, turning: bool, note: str) -> pb.WorkerReport:
     document = worker.document
     first, end = document.layers
     total = (end - first) * _LAYER_BYTES
@@ -174,7 +177,8 @@ def _worker_report(worker: Worker, turning: bool) -> pb.WorkerReport:
     )  # fmt: skip
     if turning:
         measured = pb.WorkerReport(
-            transport="grpc", microbatches=1, compute_seconds=0.01, hop_seconds=0.001
-        )
+            transport="grpc", microbatches=1, compute_seconds=0.01, hop_seconds=0.001,
+            transport_note=note if document.stage == 0 else "",
+        )  # fmt: skip
         report.MergeFrom(measured)
     return report

@@ -119,9 +119,10 @@ class FakeNodes:
         *,
         silent: bool = False,
         in_flight: int = 0,
+        note: str = "",
     ) -> None:
         """What the leaders of pipelines of this name report; see Ring."""
-        ring = Ring(state, message, silent, in_flight)
+        ring = Ring(state, message, silent, in_flight, note)
         self._change(lambda: self._rings.append((pattern, ring)))
 
     def die(

@@ -85,6 +85,32 @@ async def test_a_start_a_failure_its_end_and_a_restart_of_the_operator(world):
     assert len(posts) <= len(writes), "those of one write share an Event"
 
 
+async def test_a_link_that_falls_back_is_told_once_and_stands_in_status(world):
+    why = "no socket link to llama-0-1:7070: Connection refused"
+
+    async def falls_back():
+        resource = await world.get(PIPELINE_DEPLOYMENT, "llama")
+        first, second = resource["status"]["stages"]
+        assert "transportNote" not in second
+        return first.get("transportNote") == why and first["transport"] == "grpc"
+
+    async def fallen():
+        found = (await world.list(EVENT)).values()
+        return [event for event in found if event["reason"] == "LinkFellBack"]
+
+    async with world.operating():
+        await world.create()
+        await world.settled()
+        world.nodes.ring("llama-*", note=why)
+        await world.eventually(falls_back, "status says why")
+        (event,) = await world.eventually(fallen, "an Event tells of it")
+        assert event["type"] == "Warning"
+        assert event["note"].endswith(f"sends over grpc: {why}")
+    async with world.operating():
+        await world.quiet()
+        assert len(await fallen()) == 1
+
+
 async def test_a_write_that_is_refused_is_told_once_it_came_through(world):
     async with noting(world) as happened, world.operating():
         world.proxy.fail(500, 3, lambda method, path: path.endswith("/status"))
