@@ -365,7 +365,7 @@ class FakeNodes:
 
     async def _credentials(self, pod: Object) -> grpc.ServerCredentials:
         """What the pod's certificate makes of its port: it asks for one of the same authority."""
-        (name,) = [v["secret"]["secretName"] for v in pod["spec"]["volumes"] if "secret" in v]
+        (name,) = [v["secret"]["secretName"] for v in pod["spec"]["volumes"] if v["name"] == "tls"]
         secret = await self._client.get(SECRET.place(pod["metadata"]["namespace"], name))
         files = {key: base64.b64decode(text) for key, text in secret["data"].items()}
         pair = (files["tls.key"], files["tls.crt"])
