@@ -132,11 +132,9 @@ class Life:
             "volumes": [{"name": "more", "secret": {"secretName": "hub"}}],
             "containers": [{"name": "worker", "volumeMounts": [mount]}],
         }
-        self.nodes.fate("llama-*-0-1", waiting("ContainerCreating"))
-        change = self.change({"podTemplate": {"spec": template}})
-        await self.makes_it("GET", SECRET.path(_OWN, "hub"), change)
-        self.nodes.mend("llama-*-0-1")
-        await self.ready("llama")
+        self.nodes.fate("patient-*-0-1", waiting("ContainerCreating"))
+        created = self.create("patient", podTemplate={"spec": template})
+        await self.makes_it("GET", SECRET.path(_OWN, "hub"), created)
 
     async def meets_others(self):
         """Of each kind, one name is somebody else's."""
