@@ -11,17 +11,17 @@ A condition that is not there counts as it would begin: nothing is known, and it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from stageline_api.status import Condition, PipelineDeploymentStatus
-from stageline_operator.conditions import is_bad
+from stageline_operator.conditions import OPERATOR_CONFLICT, is_bad
 from stageline_operator.decision import Notice
 from stageline_operator.kinds import Object
 from stageline_operator.reasons import Reason
 from stageline_operator.status import read_status
 
-_BEGINNINGS: Final = {"Reconciling": "True", "Stalled": "False"}
+_BEGINNINGS: Final = {"Reconciling": "True", "Stalled": "False", OPERATOR_CONFLICT: "False"}
 _TELLING: Final = (
     ("Ready", "True"), ("Planned", "True"), ("Ready", "False"), ("Ready", "Unknown"),
     ("Stalled", "False"), ("PipelineConnected", "True"), ("ModelLoaded", "True"),
@@ -38,7 +38,7 @@ def notices(previous: Object, new: Object) -> tuple[Notice, ...]:
 
 def _of_conditions(before: Iterable[Condition], after: Iterable[Condition]) -> Iterator[Notice]:
     past = {condition.type: condition for condition in before}
-    told = [one for one in after if _is_news(past.get(one.type), one)]
+    told = [one for one in _with_ends(past, after) if _is_news(past.get(one.type), one)]
     if not told:
         return
     first = min(told, key=_rank)
@@ -47,7 +47,22 @@ def _of_conditions(before: Iterable[Condition], after: Iterable[Condition]) -> I
         for one in sorted(told, key=lambda one: one is not first)
     )
     note = f"{', '.join(parts)}: {first.message or first.reason}"
-    yield Notice("Warning" if any(map(is_bad, told)) else "Normal", first.reason, note)
+    yield Notice("Warning" if any(map(_is_wrong, told)) else "Normal", first.reason, note)
+
+
+def _with_ends(past: Mapping[str, Condition], after: Iterable[Condition]) -> Iterator[Condition]:
+    """A conflict of operators is there or is not: that it is gone is a transition too."""
+    now = tuple(after)
+    yield from now
+    gone = past.get(OPERATOR_CONFLICT)
+    if gone is not None and all(one.type != OPERATOR_CONFLICT for one in now):
+        over = "no second operator wants to serve it any more"
+        yield gone.model_copy(update={"status": "False", "message": over})
+
+
+def _is_wrong(condition: Condition) -> bool:
+    ended = condition.type == OPERATOR_CONFLICT and condition.status == "False"
+    return is_bad(condition) and not ended
 
 
 def _of_links(
@@ -86,7 +101,7 @@ def _flipped(before: Condition | None, now: Condition) -> bool:
 def _rank(condition: Condition) -> tuple[int, int, bool]:
     """The worst first; then what is reached. Reconciling repeats what others say."""
     repeats = condition.type == "Reconciling"
-    if is_bad(condition):
+    if _is_wrong(condition):
         return 0, Reason(condition.reason).rank, repeats
     is_so = (condition.type, condition.status)
     return 1, _TELLING.index(is_so) if is_so in _TELLING else len(_TELLING), repeats
@@ -94,5 +109,5 @@ def _rank(condition: Condition) -> tuple[int, int, bool]:
 
 def _part(one: Condition, first: Condition, *, still: bool) -> str:
     """`Planned False`, and why, where that is not what the Event is about."""
-    why = f" ({one.reason})" if is_bad(one) and one.reason != first.reason else ""
+    why = f" ({one.reason})" if _is_wrong(one) and one.reason != first.reason else ""
     return f"{one.type} {'still ' if still else ''}{one.status}{why}"

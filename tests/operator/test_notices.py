@@ -51,6 +51,7 @@ BLOCKED = SERVING | {
     "Ready": ("True", "RolloutBlocked"), "Reconciling": ("False", "PlanRefused"),
     "Stalled": ("True", "PlanRefused"), "Planned": ("False", "PlanRefused"),
 }  # fmt: skip
+CONFLICT = {"OperatorConflict": ("True", "SecondOperator")}
 ROLLING = SERVING | {"Ready": ("True", "RollingOut"), "Reconciling": ("True", "RollingOut")}
 
 STEPS = {
@@ -103,6 +104,14 @@ STEPS = {
     "the cause before what it blocks": (
         ROLLING, BLOCKED, "Warning PlanRefused Stalled True, Ready still True (RolloutBlocked), "
         "Reconciling False, Planned False: Stalled is PlanRefused",
+    ),
+    "a second operator": (
+        SERVING, SERVING | CONFLICT,
+        "Warning SecondOperator OperatorConflict True: OperatorConflict is SecondOperator",
+    ),
+    "no second operator any more": (
+        SERVING | CONFLICT, SERVING, "Normal SecondOperator OperatorConflict False: no second "
+        "operator wants to serve it any more",
     ),
     "nothing": (SERVING, SERVING, None),
 }  # fmt: skip
