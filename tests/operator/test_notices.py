@@ -210,4 +210,4 @@ def listed(event):
 
 
 def hard(reason):
-    return Reason(reason).hard or reason == Reason.ROLLOUT_BLOCKED
+    return Reason(reason).hard or reason in (Reason.ROLLOUT_BLOCKED, Reason.SECOND_OPERATOR)
