@@ -26,8 +26,11 @@ LEAVING_SECONDS: Final = 2.0
 
 _SLOW_SECONDS: Final = 0.25
 """Of a reconcile's writes: an API server that takes longer has enough to do."""
-_PATIENCE: Final = 20.0
-"""Times as long as they took waits a status that may; at most so many seconds:"""
+_MANY: Final = 10.0
+"""Reconciles in a second: where there are more, many resources are on their way."""
+_PATIENCE: Final = 5.0
+"""Seconds that a status waits which may, times how many times as slow or as many they are; at most
+so many:"""
 LONGEST_PATIENCE_SECONDS: Final = 30.0
 
 
@@ -100,18 +103,17 @@ class Memory:
         """Count it; whether this has just become a quarrel that the user should know of."""
         return self._quarrels.setdefault(child, Quarrel(wish)).repaired(wish, now)
 
-    def status_wait(self, patience: float | None, took: float, now: float) -> float:
+    def status_wait(self, patience: float | None, strain: float, now: float) -> float:
         """Seconds that the status still waits for company; 0: it is to be written now.
 
-        `patience` is what it has while the API server is quick, None where it has none ever; `took`
-        are the seconds that this reconcile has taken.
+        `patience` is what it has while nothing is strained, None where it has none ever.
         """
         if patience is None:
             self._status_due = None
             return 0.0
         if self._status_due is None:
-            if took > _SLOW_SECONDS:
-                patience = max(patience, min(_PATIENCE * took, LONGEST_PATIENCE_SECONDS))
+            if strain > 1:
+                patience = max(patience, min(_PATIENCE * strain, LONGEST_PATIENCE_SECONDS))
             self._status_due = now + patience
         if (wait := self._status_due - now) > 0:
             return wait
@@ -146,6 +148,14 @@ class Memory:
         """Whether the resource controls the object."""
         controller = controller_of(obj)
         return controller is not None and controller["uid"] == resource["metadata"]["uid"]
+
+
+def strain(took: float, rate: float) -> float:
+    """How many times more there is to do than is done without effort; up to 1 it is none.
+
+    `took` are the seconds that a reconcile has taken, `rate` how many there are in a second.
+    """
+    return max(took / _SLOW_SECONDS, rate / _MANY)
 
 
 def wish_of(wished: Object) -> str:

@@ -66,6 +66,7 @@ class Operator:
             lacks=self._missing.of,
             dropped=lambda: self._definition.dropped,
             conflict=conflict,
+            rate=self.queue.rate,
         )
         self._introductions = Introductions()
         self._watches = Watches(cluster, self._lists, self.heard)

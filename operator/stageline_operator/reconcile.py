@@ -41,7 +41,7 @@ from stageline_operator.cluster import (
 from stageline_operator.decision import Decision, Delete, Notice, Patch
 from stageline_operator.events import event
 from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, Kind, Object, kind_of
-from stageline_operator.memory import Memory, wish_of
+from stageline_operator.memory import Memory, strain, wish_of
 from stageline_operator.nodes import NodeReader
 from stageline_operator.observed import Observed, PipelineKey, PipelineReport
 from stageline_operator.quarrels import who_changes
@@ -77,6 +77,7 @@ class Reconciler:
         lacks: Lacks = lambda key: {},
         dropped: Callable[[], tuple[str, ...]] = tuple,
         conflict: Callable[[str], str] = lambda namespace: "",
+        rate: Callable[[], float] = float,
         at_once: int = 64,
     ) -> None:
         self._cluster = cluster
@@ -89,6 +90,7 @@ class Reconciler:
         self._dropped = dropped
         self._conflict = conflict
         self._nodes = NodeReader(cluster)
+        self._rate = rate
         self._slots = asyncio.Semaphore(at_once)
         self._memories: dict[Key, Memory] = {}
 
@@ -116,7 +118,7 @@ class Reconciler:
             decision = await self._decided(observed)
             try:
                 if await one.effects(decision, self._slots):
-                    await one.tell(decision)
+                    await one.tell(decision, self._rate())
                     return soonest(decision.again, memory.due(_now()), one.again)
             finally:
                 one.log()
@@ -187,13 +189,17 @@ class _Execution:
         self._memory.complaints += decision.deeds
         return True
 
-    async def tell(self, decision: Decision) -> None:
-        """Status first: when it cannot be written, the Events of its transition wait too."""
+    async def tell(self, decision: Decision, rate: float) -> None:
+        """Status first: when it cannot be written, the Events of its transition wait too.
+
+        `rate` is how many reconciles there are in a second.
+        """
         resource = self._observed.resource
         for notice in self._memory.late(resource):
             await self._post(notice)
         patience = decision.status_waits if decision.status is not None else None
-        if self._memory.status_wait(patience, _now() - self._began, _now()):
+        now = _now()
+        if self._memory.status_wait(patience, strain(now - self._began, rate), now):
             return
         if decision.status is not None:
             self._memory.writes(decision.status, decision.notices)

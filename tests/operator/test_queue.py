@@ -78,6 +78,28 @@ async def test_keys_are_run_together_as_far_as_there_are_workers():
         assert (queue.in_flight, queue.depth) == (1, 0)
 
 
+async def test_in_line_what_is_begun_goes_before_what_is_new_for_half_a_minute():
+    runs = []
+
+    async def work(key):
+        runs.append(key)
+        await asyncio.sleep(1)
+
+    async with running(work, workers=1) as queue:
+        queue.add("a")
+        queue.add("b")
+        await asyncio.sleep(1.5)
+        queue.add("new")
+        for _ in range(60):
+            queue.add("a")
+            queue.add("b")
+            await asyncio.sleep(1)
+        assert runs.index("new") == pytest.approx(32, abs=2), "not soon, and not never"
+        queue.add("newer")
+        await asyncio.sleep(5)
+    assert runs[-1] == "newer", "where nothing that is begun waits, it is its turn"
+
+
 async def test_failures_back_off_and_success_forgets_them():
     times, failing = [], True
 

@@ -118,6 +118,17 @@ async def test_a_status_waits_longer_where_the_api_server_is_slow(takes, wait):
     assert asyncio.get_running_loop().time() - began == pytest.approx(takes + wait, abs=1.0)
 
 
+@pytest.mark.parametrize(
+    ("rate", "wait"), [(9.0, 2.0), (40.0, 20.0), (900.0, LONGEST_PATIENCE_SECONDS)]
+)
+async def test_a_status_waits_longer_where_many_resources_move(rate, wait):
+    world = World(lambda observed: Decision(status={"a": 1}, status_waits=2.0), rate)
+    assert await world.reconcile() == pytest.approx(wait)
+    world.decide = lambda observed: Decision(status={"a": 2})
+    await world.reconcile()
+    assert world.cluster.verbs() == {"status": 1}, "what may not wait does not"
+
+
 async def test_an_event_says_whom_it_is_about_and_fits_its_bounds():
     notice = Notice("Warning", "Long", "ü" * 2000, "Plan")
     world = World(lambda observed: Decision(notices=(notice,)))

@@ -15,9 +15,11 @@ KEY = Key("default", "llama")
 class World:
     """A cluster with one resource, the operator's cache, and a decision that a test gives."""
 
-    def __init__(self, decide=lambda observed: Decision()):
+    def __init__(self, decide=lambda observed: Decision(), rate=0.0):
         self.cluster, self.cache, self.decide, self.observed = MemoryCluster(), Cache(), decide, []
-        self.reconciler = Reconciler(self.cluster, self.cache, self._decide, RenderSettings())
+        self.reconciler = Reconciler(
+            self.cluster, self.cache, self._decide, RenderSettings(), rate=lambda: rate
+        )
         self.resource = self.cluster.put(
             {"apiVersion": PIPELINE_DEPLOYMENT.api_version, "kind": PIPELINE_DEPLOYMENT.kind,
              "metadata": {"name": "llama", "generation": 1}, "spec": {}}
