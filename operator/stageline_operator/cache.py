@@ -3,6 +3,8 @@
 Events come late, and an answer is often newer than the next event, so the newest resourceVersion
 wins. What a watch still owes (we know of a newer object than it has told of) is remembered: a watch
 that owes for long is dead, however open its connection looks.
+
+Children are kept as JSON, in a third of the room, and those of resources at work as objects too.
 """
 
 from __future__ import annotations
@@ -11,11 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from pydantic_core import from_json, to_json
+
 from stageline_operator.kinds import CHILDREN, NODE, PIPELINE_DEPLOYMENT, POD, Kind, Object, kind_of
 from stageline_operator.labels import COMPONENT, OWNER, ROUTER_COMPONENT
 from stageline_operator.observed import Observed, PipelineKey, PipelineReport
 
 _REMEMBERED_ENDS: Final = 256
+_OPEN: Final = 64
+"""Resources whose children are held as objects too: those that were looked at last."""
 _KEPT_OF_POD_SPEC: Final = ("nodeName", "restartPolicy")
 """The rest cannot change, and nothing asks for it: it is two thirds of a pod."""
 _DROPPED_OF_METADATA: Final = ("managedFields", "generateName", "selfLink")
@@ -43,28 +49,32 @@ Child = tuple[Kind, str]
 """Kind and name of a child."""
 
 
+class _Kept(NamedTuple):
+    """A child, as it is kept."""
+
+    version: int
+    packed: bytes
+    """Its JSON."""
+
+
 @dataclass(slots=True)
 class _Entry:
     resource: Object | None = None
-    children: dict[Child, Object] = field(default_factory=dict)
+    children: dict[Child, _Kept] = field(default_factory=dict)
     """Everything labelled as this resource's, whoever controls it."""
     ended: dict[Child, int] = field(default_factory=dict)
     """resourceVersion at which it was deleted: an answer that is older came late."""
-
-    references: object = None
-    """Of the child that came last."""
 
     @property
     def empty(self) -> bool:
         return self.resource is None and not self.children
 
-    def sharing(self, child: Object) -> Object:
-        """The child, which has its owner from its siblings: they have all the same."""
-        metadata = child["metadata"]
-        if metadata.get("ownerReferences") == self.references:
-            metadata["ownerReferences"] = self.references
-        self.references = metadata.get("ownerReferences")
-        return child
+    def version(self, child: Child) -> int | None:
+        """The newest known of a child, or of the resource itself; None where there is none."""
+        if child[0] == PIPELINE_DEPLOYMENT:
+            return version_of(self.resource) if self.resource is not None else None
+        kept = self.children.get(child)
+        return kept.version if kept is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,8 @@ class Cache:
 
     def __init__(self) -> None:
         self._entries: dict[Key, _Entry] = {}
+        self._open: dict[Key, dict[Child, Object]] = {}
+        """The one that was looked at last is the last."""
         self._debts: dict[tuple[Kind, str], Debt] = {}
 
     def heard(self, event: str | None, obj: Object) -> Key | None:
@@ -122,6 +134,7 @@ class Cache:
             entry.resource = None
         else:
             entry.children.pop((kind, name), None)
+            self._open.get(key, {}).pop((kind, name), None)
         self._tidy(key, entry)
 
     def listed(self, kind: Kind, namespace: str | None, listing: Listing, now: float) -> set[Key]:
@@ -157,7 +170,7 @@ class Cache:
         uid = entry.resource["metadata"]["uid"]
         children: dict[Kind, dict[str, Object]] = {}
         router_pods: dict[str, Object] = {}
-        for (kind, name), obj in entry.children.items():
+        for (kind, name), obj in self._opened(key, entry).items():
             controller = controller_of(obj)
             if controller is not None and controller["uid"] == uid:
                 children.setdefault(kind, {})[name] = obj
@@ -175,11 +188,11 @@ class Cache:
     def child(self, key: Key, kind: Kind, name: str) -> Object | None:
         """What a resource has of this kind and name, whoever controls it."""
         entry = self._entries.get(key)
-        return entry.children.get((kind, name)) if entry else None
+        return self._opened(key, entry).get((kind, name)) if entry else None
 
     def forget(self, key: Key, kind: Kind) -> None:
         """All children of a kind of which nobody tells when they end."""
-        for name in [name for name, _ in _of_kind(self._entries.get(key, _Entry()), kind)]:
+        for name in _of_kind(self._entries.get(key, _Entry()), kind):
             self.found_gone(key, kind, name)
 
     def existing(self) -> list[Key]:
@@ -193,30 +206,42 @@ class Cache:
         (kind, _), debt = min(self._debts.items(), key=lambda item: item[1].since)
         return kind, now - debt.since
 
+    def _opened(self, key: Key, entry: _Entry) -> Mapping[Child, Object]:
+        """The children of a resource as objects."""
+        children = self._open.pop(key, None)
+        if children is None:
+            children = {child: from_json(kept.packed) for child, kept in entry.children.items()}
+            if len(self._open) >= _OPEN:
+                del self._open[next(iter(self._open))]
+        self._open[key] = children
+        return children
+
     def _put(self, key: Key, obj: Object) -> bool:
         """Whether it was news."""
         entry = self._entries.setdefault(key, _Entry())
-        kind, name, version = kind_of(obj), obj["metadata"]["name"], version_of(obj)
-        known = entry.resource if kind == PIPELINE_DEPLOYMENT else entry.children.get((kind, name))
-        ended = entry.ended.get((kind, name), 0)
+        child, version = (kind_of(obj), obj["metadata"]["name"]), version_of(obj)
+        known, ended = entry.version(child), entry.ended.get(child, 0)
         # A delete without grace is answered with the very version that its event has.
         late = version < ended or (version == ended and "deletionTimestamp" in obj["metadata"])
-        if late or (known is not None and version <= version_of(known)):
+        if late or (known is not None and version <= known):
             self._tidy(key, entry)
             return False
-        if kind == PIPELINE_DEPLOYMENT:
-            entry.resource = slim(obj)
+        kept = slim(obj)
+        if child[0] == PIPELINE_DEPLOYMENT:
+            entry.resource = kept
         else:
-            entry.children[kind, name] = entry.sharing(slim(obj))
+            entry.children[child] = _Kept(version, to_json(kept))
+            if key in self._open:
+                self._open[key][child] = kept
         return True
 
     def _remove(self, key: Key, obj: Object) -> None:
         entry = self._entries.setdefault(key, _Entry())
-        kind, name = kind_of(obj), obj["metadata"]["name"]
-        known = entry.resource if kind == PIPELINE_DEPLOYMENT else entry.children.get((kind, name))
-        if known is None or version_of(known) <= version_of(obj):
-            self.found_gone(key, kind, name)
-        entry.ended[kind, name] = max(version_of(obj), entry.ended.get((kind, name), 0))
+        child, version = (kind_of(obj), obj["metadata"]["name"]), version_of(obj)
+        known = entry.version(child)
+        if known is None or known <= version:
+            self.found_gone(key, *child)
+        entry.ended[child] = max(version, entry.ended.get(child, 0))
         while len(entry.ended) > _REMEMBERED_ENDS:
             del entry.ended[next(iter(entry.ended))]
         self._tidy(key, entry)
@@ -228,8 +253,8 @@ class Cache:
             (key, name)
             for key, entry in self._entries.items()
             if namespace in (None, key.namespace)
-            for name, obj in _of_kind(entry, kind)
-            if (key, name) not in present and version_of(obj) <= version
+            for name in _of_kind(entry, kind)
+            if (key, name) not in present and (entry.version((kind, name)) or 0) <= version
         ]
         for key, name in absent:
             self.found_gone(key, kind, name)
@@ -238,6 +263,7 @@ class Cache:
     def _tidy(self, key: Key, entry: _Entry) -> None:
         if entry.empty:
             self._entries.pop(key, None)
+            self._open.pop(key, None)
 
     def _owe(self, obj: Object, now: float) -> None:
         """One debt at a time: a watch that is merely behind pays it, a dead one does not."""
@@ -259,10 +285,11 @@ class Cache:
                 del self._debts[indebted, where]
 
 
-def _of_kind(entry: _Entry, kind: Kind) -> list[tuple[str, Object]]:
+def _of_kind(entry: _Entry, kind: Kind) -> list[str]:
+    """Their names."""
     if kind != PIPELINE_DEPLOYMENT:
-        return [(name, obj) for (known, name), obj in entry.children.items() if known == kind]
-    return [(entry.resource["metadata"]["name"], entry.resource)] if entry.resource else []
+        return [name for known, name in entry.children if known == kind]
+    return [entry.resource["metadata"]["name"]] if entry.resource else []
 
 
 def key_of(obj: Object) -> Key | None:

@@ -182,6 +182,19 @@ def test_managed_fields_are_not_kept():
     assert "managedFields" in managed["metadata"], "the caller's object is left alone"
 
 
+def test_of_managed_fields_is_kept_whether_a_child_was_posted_by_us():
+    def kept(**claim):
+        entry = {"operation": "Update", "fieldsV1": {"f:spec": {}}, **claim}
+        obj = child()
+        obj["metadata"]["managedFields"] = [entry]
+        return seen(cache_of(resource(), obj))["metadata"].get("managedFields")
+
+    assert kept(manager="stageline") == [{"manager": "stageline", "operation": "Update"}]
+    assert kept(manager="stageline", operation="Apply") is None
+    assert kept(manager="stageline", subresource="status") is None
+    assert kept(manager="kubectl") is None
+
+
 def test_of_a_pods_spec_only_what_is_asked_for_is_kept():
     spec = {"nodeName": "n", "containers": [{"name": "worker"}]}
     pod = child(kind=POD, name="a", spec=spec, status={"phase": "Running"})
@@ -191,8 +204,28 @@ def test_of_a_pods_spec_only_what_is_asked_for_is_kept():
     assert seen(cache_of(resource(), child(spec=spec)))["spec"] == spec, "others are compared whole"
 
 
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=8), st.randoms())
-def test_any_order_of_events_and_answers_ends_in_the_newest(steps, shuffle):
+def test_children_of_many_resources_are_as_they_were_and_as_they_are():
+    """Those that were looked at last are held as objects, the others as JSON."""
+    cache, number = Cache(), 100
+    for one in range(number):
+        for obj in (resource(1), child(2, spec={"n": one}), child(3, "gone")):
+            obj["metadata"]["namespace"] = f"n{one}"
+            cache.heard("ADDED", obj)
+
+    def specs():
+        found = (cache.observed(Key(f"n{one}", "llama")).of(SERVICE) for one in range(number))
+        return [{name: obj.get("spec") for name, obj in children.items()} for children in found]
+
+    assert specs() == specs() == [{"llama": {"n": one}, "gone": None} for one in range(number)]
+    for one in range(number):  # the first are packed by now, the last are open
+        for event, obj in (("MODIFIED", child(4, spec={"n": -one})), ("DELETED", child(5, "gone"))):
+            obj["metadata"]["namespace"] = f"n{one}"
+            cache.heard(event, obj)
+    assert specs() == [{"llama": {"n": -one}} for one in range(number)]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=8), st.randoms(), st.booleans())
+def test_any_order_of_events_and_answers_ends_in_the_newest(steps, shuffle, looking):
     """A child's true life (made, changed, deleted, made anew ...), heard in any order."""
     history, uid, alive = [], 0, False
     for number, (exists, by_answer) in enumerate(steps):
@@ -207,6 +240,7 @@ def test_any_order_of_events_and_answers_ends_in_the_newest(steps, shuffle):
     shuffle.shuffle(heard)
     cache = cache_of(resource(1))
     for (event, by_answer), obj in heard:
+        assert not looking or cache.observed(KEY), "it is held open"
         if by_answer:
             cache.answered(KEY, obj, 0.0)
         else:
