@@ -16,8 +16,9 @@ from typing import Final, NamedTuple
 from pydantic_core import from_json, to_json
 
 from stageline_operator.kinds import CHILDREN, NODE, PIPELINE_DEPLOYMENT, POD, Kind, Object, kind_of
-from stageline_operator.labels import COMPONENT, OWNER, ROUTER_COMPONENT
+from stageline_operator.labels import COMPONENT, FIELD_MANAGER, OWNER, ROUTER_COMPONENT
 from stageline_operator.observed import Observed, PipelineKey, PipelineReport
+from stageline_operator.ownership import is_posted
 
 _REMEMBERED_ENDS: Final = 256
 _OPEN: Final = 64
@@ -25,6 +26,8 @@ _OPEN: Final = 64
 _KEPT_OF_POD_SPEC: Final = ("nodeName", "restartPolicy")
 """The rest cannot change, and nothing asks for it: it is two thirds of a pod."""
 _DROPPED_OF_METADATA: Final = ("managedFields", "generateName", "selfLink")
+_POSTED: Final = {"managedFields": [{"manager": FIELD_MANAGER, "operation": "Update"}]}
+"""All that is kept of them: what was made by POST has to be taken over before it is applied."""
 _DROPPED_OF_POD_STATUS: Final = ("podIPs", "hostIP", "hostIPs", "qosClass", "startTime")
 _DROPPED_OF_ITS_PARTS: Final = {
     "conditions": ("lastProbeTime", "lastTransitionTime", "observedGeneration"),
@@ -313,15 +316,18 @@ def _is_watched(obj: Object) -> bool:
 
 
 def slim(obj: Object) -> Object:
-    """Without what is of no use to a decision: managedFields, most of a pod, more of a node."""
+    """Without what is of no use to a decision: most of managedFields, of a pod, and of a node."""
     made = {**obj, "metadata": _without(obj["metadata"], _DROPPED_OF_METADATA)}
-    if kind_of(obj) == POD:
+    kind = kind_of(obj)
+    if kind == POD:
         spec = obj.get("spec", {})
         made["spec"] = {key: spec[key] for key in _KEPT_OF_POD_SPEC if key in spec}
         if status := obj.get("status"):
             made["status"] = _slim_status(status)
-    if kind_of(obj) == NODE:
+    elif kind == NODE:
         made["status"] = {"allocatable": (obj.get("status") or {}).get("allocatable")}
+    elif is_posted(obj):
+        made["metadata"] |= _POSTED
     return made
 
 

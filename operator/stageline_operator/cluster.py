@@ -1,10 +1,13 @@
 """The API server as the operator uses it: nine calls, and six ways in which they fail.
 
-Two preconditions are the API server's own, so no look before the write is needed, and none could
-be as safe. An object is *made* by server-side apply with resourceVersion 1, which no living object
-has: when the name is taken the answer is 409, and nothing of the other's is changed. An object is
-*brought back* by server-side apply with the uid that was seen: when another has the name now, or
-nobody, the answer is 409 as well. (Both measured on kube-apiserver 1.34.)
+Preconditions are the API server's own, so no look before the write is needed, and none could be as
+safe. An object is *made* by POST: when the name is taken the answer is 409. An object is *brought
+back* by server-side apply with the uid that was seen: when another has the name now, or nobody, the
+answer is 409 as well. (Measured on kube-apiserver 1.34.)
+
+A ControllerRevision is made by server-side apply too, with resourceVersion 1, which no living
+object has, so that a name that is taken is a conflict. Of its data, which may not change, the API
+server keeps the very bytes that are posted, and takes any patch of the object for a change of them.
 """
 
 from __future__ import annotations
@@ -20,10 +23,17 @@ from kubernetes.aio.client.rest import RESTResponse
 from pydantic_core import from_json
 
 from stageline_operator.cache import Listing, slim
-from stageline_operator.kinds import EVENT, PIPELINE_DEPLOYMENT, Kind, Object, kind_of
+from stageline_operator.kinds import (
+    CONTROLLER_REVISION,
+    EVENT,
+    PIPELINE_DEPLOYMENT,
+    Kind,
+    Object,
+    kind_of,
+)
 from stageline_operator.labels import FIELD_MANAGER
+from stageline_operator.ownership import as_applied, is_posted
 
-_NOBODYS_VERSION: Final = "1"
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30)
 _SILENCE: Final = aiohttp.ClientTimeout(sock_connect=30, sock_read=90)
 """Of a watch: an API server tells its version every minute, even when nothing happens."""
@@ -37,6 +47,9 @@ _BUSY: Final = (401, 429)
 _SERVER_ERRORS: Final = 500
 _WEBHOOK: Final = "failed calling webhook"
 _NO_ANSWER: Final = (aiohttp.ClientError, ApiException, OSError)
+_NOBODYS_VERSION: Final = "1"
+_UNFORCED: Final = {"fieldManager": FIELD_MANAGER, "force": "false"}
+_FORCED: Final = {"fieldManager": FIELD_MANAGER, "force": "true"}
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 Counter = Callable[[str, str, int], None]
@@ -112,14 +125,14 @@ class Cluster(Protocol):
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
         """The object; Gone."""
 
-    async def make(self, obj: Object) -> Object:
-        """A new object by server-side apply; AlreadyExists, Gone, Refused."""
-
-    async def restore(self, obj: Object, uid: str) -> Object:
-        """Every field of `obj` as it says, whoever set it; Conflict, Refused."""
-
     async def create(self, obj: Object) -> Object:
-        """A new object by POST; AlreadyExists, Gone, Refused."""
+        """A new object; AlreadyExists, Gone, Refused."""
+
+    async def restore(self, obj: Object, live: Object) -> Object:
+        """Every field of `obj` as it says, whoever set it, and none that only an older `obj` had.
+
+        `live` is what was seen of it. Conflict, Gone, Refused.
+        """
 
     async def patch(self, kind: Kind, namespace: str, name: str, body: Object) -> Object:
         """A JSON merge patch; Gone, Conflict, Refused."""
@@ -195,19 +208,18 @@ class KubeCluster:
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
         return await self._call("GET", kind, kind.path(namespace, name))
 
-    async def make(self, obj: Object) -> Object:
-        try:
-            return await self._apply(obj, {"resourceVersion": _NOBODYS_VERSION}, force=False)
-        except Conflict as taken:
-            raise AlreadyExists(str(taken)) from taken
-
-    async def restore(self, obj: Object, uid: str) -> Object:
-        return await self._apply(obj, {"uid": uid}, force=True)
-
     async def create(self, obj: Object) -> Object:
         kind = kind_of(obj)
+        if kind == CONTROLLER_REVISION:
+            return await self._make_by_apply(obj)
         path = kind.path(obj["metadata"]["namespace"])
         return await self._call("POST", kind, path, obj, {"fieldManager": FIELD_MANAGER})
+
+    async def restore(self, obj: Object, live: Object) -> Object:
+        kind, metadata, uid = kind_of(obj), obj["metadata"], live["metadata"]["uid"]
+        if is_posted(live):
+            await self._take_over(kind, metadata["namespace"], metadata["name"], uid)
+        return await self._apply(obj, {"uid": uid}, _FORCED)
 
     async def patch(self, kind: Kind, namespace: str, name: str, body: Object) -> Object:
         query = {"fieldManager": FIELD_MANAGER}
@@ -233,19 +245,31 @@ class KubeCluster:
             "metadata": {"name": metadata["name"], "uid": metadata["uid"]},
             "status": status,
         }
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        return await self._call("PATCH", PIPELINE_DEPLOYMENT, path, body, query, _APPLY)
+        return await self._call("PATCH", PIPELINE_DEPLOYMENT, path, body, _FORCED, _APPLY)
 
     async def post_event(self, event: Object) -> None:
         await self._call("POST", EVENT, EVENT.path(event["metadata"]["namespace"]), event)
 
-    async def _apply(self, obj: Object, precondition: dict[str, str], *, force: bool) -> Object:
-        metadata = obj["metadata"]
+    async def _make_by_apply(self, obj: Object) -> Object:
+        try:
+            return await self._apply(obj, {"resourceVersion": _NOBODYS_VERSION}, _UNFORCED)
+        except Conflict as taken:
+            raise AlreadyExists(str(taken)) from taken
+
+    async def _apply(
+        self, obj: Object, precondition: Mapping[str, str], query: Mapping[str, str]
+    ) -> Object:
+        kind, metadata = kind_of(obj), obj["metadata"]
         body = {**obj, "metadata": {**metadata, **precondition}}
-        kind = kind_of(obj)
         path = kind.path(metadata["namespace"], metadata["name"])
-        query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
         return await self._call("PATCH", kind, path, body, query, _APPLY)
+
+    async def _take_over(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+        """What was made by POST becomes what was applied, if it is still as it was found."""
+        found = (await self.get(kind, namespace, name))["metadata"]
+        claims = as_applied(found.get("managedFields") or ())
+        seen = {"uid": uid, "resourceVersion": found["resourceVersion"]}
+        await self.patch(kind, namespace, name, {"metadata": {**seen, "managedFields": claims}})
 
     async def _call(
         self,

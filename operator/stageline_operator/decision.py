@@ -47,7 +47,7 @@ class Decision:
     first: tuple[Object, ...] = ()
     """As `apply`, and recorded before anything that rests on it."""
     apply: tuple[Object, ...] = ()
-    """Children to make or to bring back to what they should be, by server-side apply."""
+    """Children to make, or to bring back to what they should be."""
     patch: tuple[Patch, ...] = ()
     """Of objects that may be gone by now, which is no error."""
     delete: tuple[Delete, ...] = ()

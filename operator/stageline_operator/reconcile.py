@@ -231,9 +231,9 @@ class _Execution:
             return
         try:
             if live is None:
-                answer = await self._cluster.make(wished)
+                answer = await self._cluster.create(wished)
             else:
-                answer = await self._cluster.restore(wished, live["metadata"]["uid"])
+                answer = await self._cluster.restore(wished, live)
         except AlreadyExists:
             await self._find_out_whose(child)
         except (Conflict, Gone) as error:

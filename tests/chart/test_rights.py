@@ -18,7 +18,7 @@ from stageline_api.crd import crd
 from stageline_local.apiserver import served
 from stageline_local.client import ApiError, Client
 from stageline_operator import secrets
-from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, POD, SECRET
+from stageline_operator.kinds import CHILDREN, CONTROLLER_REVISION, PIPELINE_DEPLOYMENT, POD, SECRET
 from stageline_operator.labels import OWNER
 from support.chart import NAMESPACE, named, rendered
 from support.fakenodes import FakeNodes
@@ -36,8 +36,10 @@ _OWN = "models"
 MODES = {"cluster": {}, "namespaces": {"namespaces": [_OWN]}}
 NOT_SEEN = {
     ("Role", "stageline.dev", "pipelinedeployments/finalizers", "update"),
+    ("Role", "", "secrets", "patch"),
 }
-"""Asked of the operator by an admission plugin, for the owner references that block."""
+"""Asked of the operator by an admission plugin, for the owner references that block; and how
+certificates are renewed."""
 modes = pytest.mark.parametrize("values", MODES.values(), ids=MODES)
 
 
@@ -118,7 +120,8 @@ class Life:
     async def is_disturbed(self, kind):
         (name, obj), *_ = sorted((await self.children(kind)).items())
         path, client = kind.path(_OWN, name), self.client
-        await self.makes_it("PATCH", path, client.delete(path), 201)
+        made = ("PATCH", path) if kind == CONTROLLER_REVISION else ("POST", kind.path(_OWN))
+        await self.makes_it(*made, client.delete(path), 201)
         changed = {"metadata": {"labels": {"app.kubernetes.io/part-of": "nothing"}}}
         await self.makes_it("PATCH", path, client.merge_patch(path, changed), 200)
         stray = bare(obj, f"{name[:50]}-stray", owned=True)

@@ -1,12 +1,14 @@
 """The client of the API server: what it asks for, and what it makes of every answer."""
 
 import asyncio
+import copy
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from stageline_operator.cache import slim
 from stageline_operator.cluster import (
     AlreadyExists,
     Busy,
@@ -162,28 +164,58 @@ async def test_a_watch_fails_by_the_same_names(server, cluster, status, said, er
     assert type(raised.value) is error
 
 
-async def test_making_asks_for_a_version_that_nobody_has_and_does_not_force(server, cluster):
-    await cluster.make(MAP)
-    ((method, path, headers, body),) = server.asked
-    assert (method, path) == (
-        "PATCH", "/api/v1/namespaces/n/configmaps/a?fieldManager=stageline&force=false"
-    )  # fmt: skip
+async def test_making_posts_and_leaves_the_callers_object_alone(server, cluster):
+    before = copy.deepcopy(MAP)
+    await cluster.create(MAP)
+    ((method, path, _, body),) = server.asked
+    assert (method, path) == ("POST", "/api/v1/namespaces/n/configmaps?fieldManager=stageline")
+    assert json.loads(body) == MAP == before
+
+
+async def test_a_revision_is_made_by_an_apply_to_a_version_that_nobody_has(server, cluster):
+    revision = {**MAP, "apiVersion": "apps/v1", "kind": "ControllerRevision"}
+    server.answers = [(200, {}, revision), (409, {}, refusal("Conflict", "has been modified"))]
+    await cluster.create(revision)
+    with pytest.raises(AlreadyExists):
+        await cluster.create(revision)
+    (method, path, headers, body), _ = server.asked
+    assert method == "PATCH"
+    assert path.endswith("/controllerrevisions/a?fieldManager=stageline&force=false")
     assert headers["Content-Type"] == "application/apply-patch+yaml"
     assert json.loads(body)["metadata"] == {**MAP["metadata"], "resourceVersion": "1"}
-    assert "resourceVersion" not in MAP["metadata"], "the caller's object is left alone"
-
-
-async def test_a_name_that_is_taken_is_told_as_such_when_making(server, cluster):
-    server.answers = [(409, {}, refusal("Conflict", "the object has been modified"))]
-    with pytest.raises(AlreadyExists):
-        await cluster.make(MAP)
 
 
 async def test_restoring_names_the_object_that_was_seen_and_forces(server, cluster):
-    await cluster.restore(MAP, "u-1")
-    ((_, path, _, body),) = server.asked
-    assert path.endswith("force=true")
+    await cluster.restore(MAP, {"metadata": {"uid": "u-1"}})
+    ((method, path, headers, body),) = server.asked
+    assert method == "PATCH"
+    assert path.endswith("/configmaps/a?fieldManager=stageline&force=true")
+    assert headers["Content-Type"] == "application/apply-patch+yaml"
     assert json.loads(body)["metadata"]["uid"] == "u-1"
+
+
+async def test_what_was_made_by_post_is_taken_over_before_it_is_applied(server, cluster):
+    """Or no apply would take out what only the first wish has said."""
+
+    def claim(operation, fields, manager="stageline", **more):
+        return {"manager": manager, "operation": operation, "fieldsV1": fields, **more}
+
+    posted = claim("Update", {"f:data": {"f:a": {}, "f:b": {}}}, apiVersion="v1", time="1")
+    others = [claim("Update", {"f:c": {}}, "kubectl"),
+              claim("Update", {"f:status": {}}, subresource="status")]  # fmt: skip
+    metadata = {**MAP["metadata"], "uid": "u-1", "resourceVersion": "7"}
+    found = {**MAP, "metadata": {**metadata, "managedFields": [posted, *others]}}
+    server.answers = [(200, {}, found)] * 3
+    live = slim(found)
+    assert "fieldsV1" not in json.dumps(live), "all that is kept of it is that it is so"
+    await cluster.restore(MAP, live)
+    verbs = [(method, json.loads(body) if body else None) for method, _, _, body in server.asked]
+    assert [method for method, _ in verbs] == ["GET", "PATCH", "PATCH"]
+    assert verbs[1][1] == {"metadata": {
+        "uid": "u-1", "resourceVersion": "7",
+        "managedFields": [{**posted, "operation": "Apply"}, *others],
+    }}  # fmt: skip
+    assert verbs[2][1]["metadata"]["uid"] == "u-1"
 
 
 async def test_a_delete_names_the_object_and_tells_what_is_left(server, cluster):

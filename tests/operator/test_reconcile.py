@@ -46,7 +46,7 @@ async def test_effects_come_in_order_and_the_answers_are_seen_at_once():
     )  # fmt: skip
     assert await world.reconcile() == 1.0, "a second look, as nobody tells of our own writes"
     verbs = [verb for verb, _ in world.cluster.calls]
-    assert verbs == ["make", "make", "delete", "create", "create", "status", "event"]
+    assert verbs == ["create", "create", "delete", "create", "create", "status", "event"]
     observed = world.cache.observed(KEY)
     assert sorted(observed.of(POD)) == ["new-0", "new-1", "old"]
     assert "deletionTimestamp" in observed.of(POD)["old"]["metadata"]
@@ -76,11 +76,11 @@ async def test_a_step_that_fails_keeps_the_later_ones_from_beginning():
     world.decide = lambda observed: Decision(
         apply=(world.child(), world.child(CONFIG_MAP)), create=(world.child(POD, "p"),), status={}
     )
-    world.cluster.fault = lambda verb, subject: Busy("away", 3.0) if verb == "make" else None
+    world.cluster.fault = lambda verb, subject: Busy("away", 3.0) if verb == "create" else None
     with pytest.raises(Later, match="away") as later:
         await world.reconcile()
     assert later.value.after == 3.0
-    assert world.cluster.verbs() == {"make": 2}, "neither pods nor status may be written"
+    assert world.cluster.verbs() == {"create": 2}, "neither pods nor status may be written"
 
 
 async def test_a_child_made_before_the_operator_died_is_found_and_kept():
@@ -90,7 +90,7 @@ async def test_a_child_made_before_the_operator_died_is_found_and_kept():
     with pytest.raises(Later, match="was there already"):
         await world.reconcile()
     assert await world.reconcile() is None
-    assert world.cluster.verbs() == {"make": 1, "get": 1}
+    assert world.cluster.verbs() == {"create": 1, "get": 1}
 
 
 async def test_a_child_that_is_not_what_we_believed_is_looked_at_before_anything_else():

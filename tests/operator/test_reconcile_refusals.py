@@ -26,7 +26,7 @@ async def test_an_object_of_somebody_else_is_reported_and_never_touched():
     assert world.cluster.of(CONFIG_MAP) == ["llama"], "the others are made all the same"
     for _ in range(10):
         await world.reconcile()
-    assert world.cluster.verbs() == {"make": 2, "get": 1}, "a taken name is not asked for again"
+    assert world.cluster.verbs() == {"create": 2, "get": 1}, "a taken name is not asked for again"
     assert world.cluster.objects[SERVICE, "default", "llama"] == before
 
 
@@ -37,7 +37,7 @@ async def test_nothing_is_created_before_it_is_decided_anew_what_a_refusal_means
         if observed.refused
         else Decision(apply=(world.child(CONFIG_MAP),), create=(world.child(POD, "p"),))
     )
-    world.cluster.fault = lambda verb, subject: Refused("no") if verb == "make" else None
+    world.cluster.fault = lambda verb, subject: Refused("no") if verb == "create" else None
     await world.reconcile()
     assert world.cluster.of(POD) == [], "the record of intent could not be written"
 
@@ -90,7 +90,7 @@ async def test_a_refusal_is_told_in_the_same_reconcile_and_not_repeated():
 async def test_another_spec_is_tried_at_once_whatever_was_refused():
     world = World()
     world.wishing(world.child(CONFIG_MAP))
-    world.cluster.fault = lambda verb, subject: Refused("no") if verb == "make" else None
+    world.cluster.fault = lambda verb, subject: Refused("no") if verb == "create" else None
     await world.reconcile()
     world.cluster.fault = lambda verb, subject: None
     await world.reconcile()
@@ -141,5 +141,5 @@ async def test_a_new_wish_each_second_is_no_quarrel():
         world.wishing(world.child(CONFIG_MAP, data={"number": str(number)}))
         await world.reconcile()
         await asyncio.sleep(1)
-    assert world.cluster.verbs() == {"make": 1, "restore": 59}
+    assert world.cluster.verbs() == {"create": 1, "restore": 59}
     assert world.cluster.events == []

@@ -103,13 +103,13 @@ async def test_a_status_waits_longer_where_the_api_server_is_slow(takes, wait):
         apply=() if world.cache.observed(KEY).of(SERVICE) else (world.child(),),
         status={"a": 1}, status_waits=0.0,
     )  # fmt: skip
-    make = world.cluster.make
+    create = world.cluster.create
 
     async def slowly(obj):
         await asyncio.sleep(takes)
-        return await make(obj)
+        return await create(obj)
 
-    world.cluster.make = slowly
+    world.cluster.create = slowly
     began = asyncio.get_running_loop().time()
     for _ in range(3):
         await asyncio.sleep(await world.reconcile() or 0)

@@ -60,20 +60,16 @@ class MemoryCluster:
         self._called("get", name)
         return copy.deepcopy(self._found(kind, namespace, name))
 
-    async def make(self, obj):
-        self._called("make", obj["metadata"]["name"])
-        return self._new(obj)
-
     async def create(self, obj):
         self._called("create", obj["metadata"]["name"])
         return self._new(obj)
 
-    async def restore(self, obj, uid):
+    async def restore(self, obj, live):
         self._called("restore", obj["metadata"]["name"])
-        live = self.objects.get(_place(obj))
-        if live is None or live["metadata"]["uid"] != uid:
+        found = self.objects.get(_place(obj))
+        if found is None or found["metadata"]["uid"] != live["metadata"]["uid"]:
             raise Conflict("uid mismatch")
-        return self.put(merged(live, obj))
+        return self.put(merged(found, obj))
 
     async def patch(self, kind, namespace, name, body):
         self._called("patch", name)

@@ -47,8 +47,9 @@ def api(request):
 async def world(api):
     """A namespace of the test's own with nodes, and the way on which the operator reaches it."""
     namespace = f"test-{next(_numbers)}"
-    server = api.server
-    async with Client(server.url, token=server.token, ca_file=server.ca_file or None) as client:
+    server, how = api.server, {"agent": "somebody"}
+    how |= {"token": api.server.token, "ca_file": api.server.ca_file or None}
+    async with Client(server.url, **how) as client:
         made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         await client.create("/api/v1/namespaces", made)
         with FaultyProxy(server) as proxy, _nodes(server) as nodes:

@@ -16,7 +16,7 @@ from stageline_operator.kinds import (
     POD,
     SERVICE,
 )
-from stageline_operator.labels import OWNER, common
+from stageline_operator.labels import FIELD_MANAGER, OWNER, common
 
 
 async def test_children_appear_and_status_tells_of_them(world):
@@ -105,6 +105,35 @@ async def test_a_child_that_is_edited_is_brought_back(world):
             )
 
         await world.eventually(is_restored, "both edits are undone")
+
+
+async def test_what_is_not_wished_any_more_goes_and_what_others_added_stays(world):
+    """Of a child as it was made, by POST, and of one that has been applied."""
+
+    def volumes(deployment):
+        return {volume["name"] for volume in deployment["spec"]["template"]["spec"]["volumes"]}
+
+    async def wishing(auth):
+        await world.patch(PIPELINE_DEPLOYMENT, "llama", {"spec": {"router": {"auth": auth}}})
+
+        async def is_so():
+            deployment = await world.get(DEPLOYMENT, "llama-router")
+            return deployment if ("tokens" in volumes(deployment)) == bool(auth) else None
+
+        return await world.eventually(is_so, f"the router mounts tokens as {auth} says")
+
+    async with world.operating():
+        await world.create(router={"auth": {"tokenSecretName": "tokens"}})
+        await world.settled()
+        theirs = {"metadata": {"annotations": {"example.com/theirs": "1"}}}
+        assert "tokens" in volumes(await world.patch(DEPLOYMENT, "llama-router", theirs))
+        await wishing(None)
+        await wishing({"tokenSecretName": "tokens"})
+        deployment = await wishing(None)
+    assert deployment["metadata"]["annotations"]["example.com/theirs"] == "1"
+    operations = [claim["operation"] for claim in deployment["metadata"]["managedFields"]
+                  if claim["manager"] == FIELD_MANAGER]  # fmt: skip
+    assert operations == ["Apply"], "what was posted is not ours twice"
 
 
 @pytest.mark.parametrize("kind", [SERVICE, POD])
