@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stageline_worker.model import load
-from stageline_worker.model.linear import BlockedEmbedding, BlockedLinear, block, block_width
+from stageline_worker.model.linear import BlockedEmbedding, BlockedLinear, block_width, hold
 from support import zoo
 from support.stages import CUTS, inputs, stages
 
@@ -43,8 +45,65 @@ def test_an_embedding_reads_the_same_rows(tokens, seed):
 def test_blocks_waste_little(outputs):
     width = block_width(outputs)
     count = -(-outputs // width)
-    assert width <= 256
-    assert count * width - outputs < 16 * count, f"{count} blocks of {width} for {outputs}"
+    assert width <= 704
+    assert width >= 352 or count == 1, f"{count} blocks of {width} for {outputs} are narrow"
+    empty = count * width - outputs
+    assert empty < 16 or empty <= 0.1 * outputs, f"{count} blocks of {width} for {outputs}"
+
+
+@given(st.sampled_from([32_000, 128_256, 151_936, 49_152, 50_257, 256_000]))
+def test_blocks_of_a_vocabulary_waste_next_to_nothing(outputs):
+    width = block_width(outputs)
+    assert -outputs % width <= 0.004 * outputs, f"blocks of {width} for {outputs}"
+
+
+class Attention(nn.Module):
+    """Queries, keys and values of different sizes, with biases but for one."""
+
+    def __init__(self):
+        super().__init__()
+        self.q_proj, self.k_proj = nn.Linear(12, 8), nn.Linear(12, 4, bias=False)
+        self.v_proj = nn.Linear(12, 20)
+
+    def forward(self, given, order="qkv"):
+        parts = {name: getattr(self, f"{name}_proj")(given) for name in order}
+        return torch.cat([parts[name] for name in "qkv"], dim=-1)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("order", ["qkv", "vkq"])
+def test_layers_that_are_given_the_same_are_computed_once(half, order):
+    plain = Attention()
+    with torch.no_grad():
+        for part in plain.parameters():
+            part.copy_(part.half().float())
+    model = copy.deepcopy(plain)
+    hold(model, embeds=True, half=half)
+    joined = model.q_proj.joined
+    calls = []
+    joined.linear.register_forward_hook(lambda *_: calls.append(1))
+    with torch.inference_mode():
+        for turn in range(3):
+            rows = torch.randn(1, 5, 12)
+            torch.testing.assert_close(model(rows, order), plain(rows), rtol=1e-5, atol=1e-5)
+            assert len(calls) == turn + 1, "more products than one"
+            assert joined._given is None, "the step's tensor is kept"
+        # Asked again, or for something else in between, each gets its own.
+        one, other = torch.randn(1, 2, 12), torch.randn(1, 2, 12)
+        for given_rows in (one, other, one, one):
+            torch.testing.assert_close(
+                model.k_proj(given_rows), plain.k_proj(given_rows), rtol=1e-5, atol=1e-5
+            )
+
+
+def test_siblings_without_numbers_wait_for_them():
+    model = Attention()
+    model.k_proj.to("meta")
+    hold(model, embeds=True)
+    assert [type(part) for part in (model.q_proj, model.k_proj)] == [nn.Linear, nn.Linear]
+    model.k_proj = nn.Linear(12, 4)
+    hold(model, embeds=True)
+    assert model.q_proj.joined is model.v_proj.joined
 
 
 @pytest.mark.parametrize(
@@ -85,7 +144,9 @@ def test_a_layer_that_does_more_than_multiply_stays():
             return 2 * super().forward(given)
 
     model = nn.Sequential(Scaled(4, 4), nn.Linear(4, 4))
-    block(model, embeds=True)
+    hold(model, embeds=True)
+    assert [type(part) for part in model] == [Scaled, BlockedLinear]
+    hold(model, embeds=True, half=True)
     assert [type(part) for part in model] == [Scaled, BlockedLinear]
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from stageline_worker.microbatch import Microbatch, Sampling, Segment
 from stageline_worker.model import Stage, load
-from stageline_worker.model.linear import block
+from stageline_worker.model.kernels import quicken
+from stageline_worker.model.linear import hold
 from support import zoo
 
 CUTS = ((0, 1), (1, 5), (5, 6))
@@ -32,7 +33,8 @@ def uncut_on_cpu(name: str) -> Any:
     model = copy.deepcopy(zoo.uncut(name))
     if name in zoo.DECODERS:  # the last of several stages has a head of its own
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
-    block(model, embeds=True)
+    hold(model, embeds=True)
+    quicken(model)
     return model
 
 

@@ -2,9 +2,12 @@
 
 A decode step reads every matrix once for a few rows. torch keeps a weight as [outputs, inputs] and
 multiplies by its transpose; turned as a whole it would be read with a page of memory to a row, so
-it is turned in blocks. Measured on one core where the weights do not fit the caches: 1.3 to 1.6
-times as fast with 8 to 32 rows, as fast with one row or hundreds. oneDNN's own blocks are as fast,
-but a quarter slower with one row. Sums are the same but for their order.
+it is turned in blocks. Sums are the same but for their order. Narrow blocks are best for many rows
+and wide ones for a single row; those of 400 to 700 lose with neither (bench/engine.py). oneDNN's
+own blocks are as fast with many rows, slower with one, and an embedding could not read them.
+
+Layers that are given the same tensor (queries, keys and values; gate and up) are one matrix, for
+the sake of fewer calls.
 """
 
 from __future__ import annotations
@@ -12,11 +15,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-_WIDEST, _NARROWEST = 256, 96  # outputs of a block
+from stageline_worker.model.errors import StageError
+
+_WIDEST, _NARROWEST = 704, 352  # outputs of a block
+_BLOCK = 8  # outputs that cost as much as one block more
 _STEP = 16  # floats that are read at once
+# By attribute of one module, whose forward gives the first and the others the same tensor.
+_SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj", "up_proj"))
 
 
 class BlockedLinear(nn.Module):
@@ -34,13 +43,16 @@ class BlockedLinear(nn.Module):
             self.bias = self._filled(bias.detach()).view(self.count, 1, self.width)
 
     def forward(self, given: Tensor) -> Tensor:
-        rows = given.reshape(1, -1, given.shape[-1]).expand(self.count, -1, -1)
+        rows = (
+            given if given.dim() == 3 and len(given) == 1 else given.reshape(1, -1, given.shape[-1])
+        )
+        rows = rows.expand(self.count, -1, -1)
         if self.bias is None:
             made = torch.bmm(rows, self.blocks)
         else:
             made = torch.baddbmm(self.bias, rows, self.blocks)
-        made = made.transpose(0, 1).flatten(1)[:, : self.outputs]
-        return made.reshape(*given.shape[:-1], self.outputs)
+        made = made.transpose(0, 1).reshape(*given.shape[:-1], self.count * self.width)
+        return made if made.shape[-1] == self.outputs else made[..., : self.outputs]
 
     def _filled(self, tensor: Tensor) -> Tensor:
         """With zeros for the outputs that the last block lacks."""
@@ -63,42 +75,156 @@ class BlockedEmbedding(nn.Module):
 
 
 def block_width(outputs: int) -> int:
-    """Of blocks that divide `outputs`, the widest there may be; else one that leaves little."""
-    for width in range(_WIDEST, _NARROWEST - 1, -_STEP):
-        if outputs % width == 0:
-            return width
-    share = -(-outputs // -(-outputs // _WIDEST))
-    return -(-share // _STEP) * _STEP
+    """Of blocks that leave little of the last one empty, the widest."""
+    if outputs <= _WIDEST:
+        return -(-outputs // _STEP) * _STEP
+    widths = range(_WIDEST, _NARROWEST - 1, -_STEP)
+    return min(widths, key=lambda width: -outputs % width + _BLOCK * -(-outputs // width))
 
 
-def block(model: Any, *, embeds: bool) -> None:
-    """Block the linear layers of `model` that are on a CPU in float32, one after another.
+class HalfLinear(nn.Module):
+    """A linear layer of float32 numbers whose `weight` [outputs, inputs] is held in float16.
 
-    Where a head has the weight of the embedding, the embedding reads the head's blocks. One that
-    does more than read stays, and with it the head, unless the stage never `embeds`.
+    Sums are in float32: only the weights are rounded. Raises StageError for one that float16
+    cannot hold.
     """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        if (largest := weight.abs().max().item()) > torch.finfo(torch.float16).max:
+            raise StageError(
+                f"a weight of {largest:.0f} is more than float16 can hold: leave weightDtype out"
+            )
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias)
+
+    def forward(self, given: Tensor) -> Tensor:
+        made: Tensor = torch.ops.quantized.linear_dynamic_fp16(given, self._packed)
+        return made
+
+
+class HalfEmbedding(nn.Module):
+    """Rows of a matrix that is held in float16, by token, in float32."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self._weight = weight.to(torch.float16)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self._weight).float()
+
+
+class Joined(nn.Module):
+    """Linear layers of `sizes` outputs that are given the same tensor, computed as `linear`."""
+
+    def __init__(self, linear: nn.Module, sizes: list[int]) -> None:
+        super().__init__()
+        self.linear = linear
+        self._sizes = sizes
+        self._given: Tensor | None = None
+        self._parts: list[Tensor | None] = []
+
+    def part(self, given: Tensor, index: int) -> Tensor:
+        """What the layer of that number makes of `given`."""
+        if given is not self._given or self._parts[index] is None:
+            self._given = given
+            self._parts = list(self.linear(given).split(self._sizes, dim=-1))
+        part, self._parts[index] = self._parts[index], None
+        assert part is not None
+        if not any(other is not None for other in self._parts):
+            self._given = None  # or it would be kept until the next step
+        return part
+
+
+class Part(nn.Module):
+    """One of the layers that are joined."""
+
+    def __init__(self, joined: Joined, index: int) -> None:
+        super().__init__()
+        self.joined = joined
+        self._index = index
+
+    def forward(self, given: Tensor) -> Tensor:
+        return self.joined.part(given, self._index)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer and nothing more: what subclasses add would be lost."""
+    return type(module) in (nn.Linear, Conv1D)
+
+
+def can_halve() -> bool:
+    """Whether this processor has kernels for weights in float16."""
+    return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+def hold(model: Any, *, embeds: bool, half: bool = False) -> None:
+    """Hold the linear layers of `model` that are on a CPU in float32 in another form, in place:
+    with weights in float16 where `half`, else in blocks. One after another, so that no more than
+    one matrix is there twice; those without numbers yet (on meta) stay.
+
+    Where a head has the weight of the embedding, so has what the embedding becomes. One that does
+    more than read stays, and with it the head, unless the stage never `embeds`.
+    """
+    form = HalfLinear if half else BlockedLinear
+    waiting = _join(model, form)
     tables = {
         id(part.weight): name
         for name, part in model.named_modules()
         if isinstance(part, nn.Embedding)
     }
     for name, linear in list(model.named_modules()):
-        # Not their subclasses: what these add would be lost.
-        if type(linear) not in (nn.Linear, Conv1D) or not _gains(linear.weight):
+        if not _gains(linear) or linear in waiting:
             continue
         table = tables.get(id(linear.weight))
-        if table is None:
-            model.set_submodule(name, _blocked(linear))
-        elif not embeds or type(model.get_submodule(table)) is nn.Embedding:
-            made = _blocked(linear)
-            model.set_submodule(name, made)
-            model.set_submodule(table, BlockedEmbedding(made))
+        if table is not None and embeds and type(model.get_submodule(table)) is not nn.Embedding:
+            continue
+        weight = _weight(linear)
+        made = form(weight, linear.bias)
+        model.set_submodule(name, made)
+        if table is not None:
+            blocked = isinstance(made, BlockedLinear)
+            rows = BlockedEmbedding(made) if blocked else HalfEmbedding(weight)
+            model.set_submodule(table, rows)
 
 
-def _gains(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32
+def _join(model: Any, form: type[nn.Module]) -> set[nn.Module]:
+    """Join siblings that all have their numbers; those whose siblings lack them."""
+    waiting: set[nn.Module] = set()
+    for module in list(model.modules()):
+        for names in _SIBLINGS:
+            siblings = [getattr(module, name, None) for name in names]
+            if not all(isinstance(one, nn.Module) and is_linear(one) for one in siblings):
+                continue
+            if not all(map(_gains, siblings)):
+                waiting.update(siblings)
+                continue
+            joined = Joined(
+                form(torch.cat([*map(_weight, siblings)]), _biases(siblings)),
+                [len(_weight(one)) for one in siblings],
+            )
+            for index, name in enumerate(names):
+                setattr(module, name, Part(joined, index))
+    return waiting
 
 
-def _blocked(linear: Any) -> BlockedLinear:
-    weight = linear.weight.detach()
-    return BlockedLinear(weight.t() if type(linear) is Conv1D else weight, linear.bias)
+def _biases(linears: list[Any]) -> Tensor | None:
+    if all(linear.bias is None for linear in linears):
+        return None
+    return torch.cat(
+        [
+            torch.zeros(len(_weight(linear))) if linear.bias is None else linear.bias.detach()
+            for linear in linears
+        ]
+    )
+
+
+def _weight(linear: Any) -> Tensor:
+    """[outputs, inputs]."""
+    weight: Tensor = linear.weight.detach()
+    return weight.t() if type(linear) is Conv1D else weight
+
+
+def _gains(module: Any) -> bool:
+    if not is_linear(module):
+        return False
+    return module.weight.device.type == "cpu" and module.weight.dtype == torch.float32

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -15,8 +17,9 @@ from stageline_worker.model.cutmodel import CutModel
 from stageline_worker.model.errors import CheckpointError, StageError
 from stageline_worker.model.gate import packs
 from stageline_worker.model.generation import Generator, OneByOne, Packed
+from stageline_worker.model.kernels import quicken
 from stageline_worker.model.kv import KeyValues
-from stageline_worker.model.linear import block
+from stageline_worker.model.linear import can_halve, hold
 from stageline_worker.model.opening import OpenModel, opened
 from stageline_worker.model.pooling import read_pooling
 from stageline_worker.model.reader import DTYPES as STORED_DTYPES
@@ -34,6 +37,7 @@ def load(
     layers: tuple[int, int],
     *,
     dtype: str = "auto",
+    weight_dtype: str | None = None,
     device: str = "auto",
     max_model_len: int | None = None,
     max_sequences: int = 16,
@@ -43,19 +47,24 @@ def load(
     """Load layers [lo, hi) of the model at `uri`, with the embedding on the first stage and the
     head on the last.
 
-    `dtype` is float32, bfloat16, float16, or auto for the checkpoint's own; `device` is auto
+    `dtype` is float32, bfloat16, float16, or auto for the checkpoint's own. `weight_dtype`
+    float16 holds the matrices of linear layers in that, on a CPU that computes in float32; None is
+    `dtype`. `device` is auto
     (cuda when there is one), cpu, cuda or cuda:N. `progress(done, total)` is called while reading,
     in bytes of the stage's own tensors, from several threads when they come over a network, one at
     a time. `cache` keeps what comes over a network. Raises ModelError with a sentence.
     """
     with opened(uri, cache) as found:
-        return _load(found, layers, dtype, device, max_model_len, max_sequences, progress)
+        return _load(
+            found, layers, dtype, weight_dtype, device, max_model_len, max_sequences, progress
+        )
 
 
 def _load(
     found: OpenModel,
     layers: tuple[int, int],
     dtype: str,
+    weight_dtype: str | None,
     device: str,
     max_model_len: int | None,
     max_sequences: int,
@@ -66,14 +75,23 @@ def _load(
     lo, hi = _checked_range(layers, blueprint)
     name = stage_dtype(dtype, checkpoint)
     target = _device(device)
+    half = _halved(weight_dtype, name, target)
     info = model_info(checkpoint, blueprint, name, max_model_len)
     own = blueprint.owned(checkpoint, lo, hi)
     model = build(blueprint.architecture, checkpoint.config, DTYPES[name], blueprint.left_out)
     model.all_tied_weights_keys = dict(blueprint.ties)
     channel = cut(model, blueprint.architecture, lo, hi)
     reader = found.reader(sum(tensor.size for tensor in own), progress)
-    _fill(model, blueprint, own, DTYPES[name], target, reader)
-    block(model, embeds=lo == 0)
+    _fill(
+        model,
+        blueprint,
+        own,
+        DTYPES[name],
+        target,
+        reader,
+        partial(hold, embeds=lo == 0, half=half),
+    )
+    quicken(model)
     cut_model = CutModel(model, channel, blueprint.architecture, (lo, hi), blueprint.layers)
     stage = Stage(
         cut_model,
@@ -108,6 +126,24 @@ def stage_dtype(asked: str, checkpoint: Checkpoint) -> str:
     if asked not in DTYPES:
         raise StageError(f"dtype {asked} is unknown: choose auto, {', '.join(DTYPES)}")
     return asked
+
+
+def _halved(asked: str | None, dtype: str, device: torch.device) -> bool:
+    """Whether matrices are to be held in float16; StageError where they cannot be."""
+    if asked is None:
+        return False
+    if asked != "float16":
+        raise StageError(f"weight dtype {asked} is unknown: choose float16, or none")
+    if dtype != "float32" or device.type != "cpu":
+        raise StageError(
+            f"weight dtype {asked} is for a CPU that computes in float32, this stage computes in "
+            f"{dtype} on {device}: leave it out, or choose these"
+        )
+    if not can_halve():
+        raise StageError(
+            f"this processor has no kernels for weights in {asked}: leave weight dtype out"
+        )
+    return True
 
 
 def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
@@ -146,20 +182,24 @@ def _fill(
     dtype: torch.dtype,
     device: torch.device,
     reader: UnitReader,
+    settle: Callable[[Any], None],
 ) -> None:
-    """Read the tensors unit by unit, so that only one unit is held twice while it is converted."""
+    """Read the tensors unit by unit, so that only one unit is held twice while it is converted,
+    and while `settle` takes what is there into another form."""
+    _compute_buffers(model, device)  # first: it reads modules that `settle` replaces
     missing = set(model.state_dict())
     units = groupby(own, key=lambda tensor: blueprint.units[tensor.name])
     try:
         for read in reader.units(list(tensors) for _, tensors in units):
             missing &= assign(model, read, dtype, device)
             del read  # or it would stay until the next is there
+            settle(model)
     finally:
         reader.close()
     model.tie_weights(missing_keys=missing, recompute_mapping=False)
     if missing:
         raise CheckpointError(f"the checkpoint lacks {min(missing)}, which this stage needs")
-    _compute_buffers(model, device)
+    settle(model)  # what was tied
 
 
 def _compute_buffers(model: Any, device: torch.device) -> None:

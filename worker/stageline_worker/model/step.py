@@ -6,7 +6,6 @@ Tensors that layers share are made once: places by the layer's capacity, masks b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 
@@ -19,18 +18,36 @@ from stageline_worker.model.runs import Run, runs
 _KEPT = 1 << 22  # elements of masks that one layer leaves to the next
 
 
-@dataclass(frozen=True, slots=True)
 class Decode:
     """The step's first rows, one token of each of as many sequences, for layers of one capacity.
 
-    `slots` and `places` say where the tokens go; `masks` has one for each run, added to the
-    scores [rows, 1, 1, longest], None where all rows are equally long.
+    `masks` has one for each run, added to the scores [rows, 1, 1, longest], None where all rows
+    are equally long.
     """
 
-    slots: Tensor
-    places: Tensor
-    runs: tuple[Run, ...]
-    masks: tuple[Tensor | None, ...]
+    def __init__(
+        self,
+        slots: Tensor,
+        tokens: Tensor,
+        capacity: int,
+        runs: tuple[Run, ...],
+        masks: tuple[Tensor | None, ...],
+    ) -> None:
+        self.runs = runs
+        self.masks = masks
+        self._slots = slots
+        self._tokens = tokens
+        self._capacity = capacity
+        self._places: dict[int, Tensor] = {}
+
+    def places(self, heads: int) -> Tensor:
+        """Where the rows' heads go in a cache [slots, heads, capacity], counted through: int64
+        [rows * heads]."""
+        if heads not in self._places:
+            head = torch.arange(heads, device=self._slots.device)
+            first = self._slots[:, None] * heads + head
+            self._places[heads] = (first * self._capacity + self._tokens[:, None]).flatten()
+        return self._places[heads]
 
 
 class Step:
@@ -87,6 +104,7 @@ class Step:
         return Decode(
             torch.tensor(slots, device=self._device),
             torch.tensor(places, device=self._device),
+            capacity,
             made,
             tuple(None if run.even else self._run_mask(run) for run in made),
         )
