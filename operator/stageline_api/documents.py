@@ -29,6 +29,9 @@ class StageDocument(_Document):
         default="", description="Folder that keeps what is downloaded; nothing is kept if empty."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    weight_dtype: Literal["float16"] | None = Field(
+        default=None, description="Of the matrices of linear layers; dtype if None."
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
     max_model_len: int | None = Field(default=None, description="Tokens; the model's own if None.")
     max_sequences: int = Field(default=16, ge=1, description="Sequences generating at once.")

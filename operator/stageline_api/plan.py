@@ -23,6 +23,7 @@ from stageline_api.refusal import (
     wrong_sum,
 )
 from stageline_api.sizing import DTYPE_BYTES, ComputeDtype, Settings, model_load
+from stageline_api.spec import WeightDtypeName
 
 
 class PlanError(Exception):
@@ -102,12 +103,14 @@ def _dealt(dealing: Dealing, refusal: MemoryRefusal) -> Partition:
 
 
 def _settings(profile: ModelProfile, request: PlanRequest) -> Settings:
+    dtype = _dtype(profile, request)
     return Settings(
-        dtype=_dtype(profile, request),
+        dtype=dtype,
         max_model_len=_max_model_len(profile, request),
         max_sequences=request.max_sequences,
         prefill_chunk=request.prefill_chunk,
         max_batch_size=request.max_batch_size,
+        weight_dtype=_weight_dtype(dtype, request),
     )
 
 
@@ -120,6 +123,16 @@ def _dtype(profile: ModelProfile, request: PlanRequest) -> ComputeDtype:
         f"the checkpoint of {request.name} is {wanted}, which no stage computes in: "
         f"set spec.model.dtype to one of {', '.join(DTYPE_BYTES)}"
     )
+
+
+def _weight_dtype(dtype: ComputeDtype, request: PlanRequest) -> WeightDtypeName | None:
+    if request.weight_dtype is not None and dtype != "float32":
+        raise PlanError(
+            f"spec.model.weightDtype {request.weight_dtype} is for stages that compute in float32, "
+            f"but those of {request.name} compute in {dtype}: set spec.model.dtype to float32, or "
+            "leave spec.model.weightDtype out"
+        )
+    return request.weight_dtype
 
 
 def _max_model_len(profile: ModelProfile, request: PlanRequest) -> int:
@@ -180,5 +193,6 @@ def _plan_hash(partition: Partition, request: PlanRequest, settings: Settings) -
         "maxModelLen": settings.max_model_len,
         "maxSequences": settings.max_sequences,
         "prefillChunk": settings.prefill_chunk,
+        **({"weightDtype": settings.weight_dtype} if settings.weight_dtype else {}),
     }
     return hashlib.sha256(json.dumps(agreed, sort_keys=True).encode()).hexdigest()[:16]

@@ -9,7 +9,12 @@ from typing import Final
 from stageline_api.pods import PodTemplate, Resources, Toleration
 from stageline_api.quantity import parse_quantity, quantity_bytes
 from stageline_api.resource import PipelineDeployment
-from stageline_api.spec import DeviceName, PipelineDeploymentSpec, StageOverride
+from stageline_api.spec import (
+    DeviceName,
+    PipelineDeploymentSpec,
+    StageOverride,
+    WeightDtypeName,
+)
 
 GPU: Final = "nvidia.com/gpu"
 _PLACING: Final = ("affinity", "nodeName", "nodeSelector", "tolerations")
@@ -41,6 +46,7 @@ class PlanRequest:
     name: str
     uri: str
     dtype: str = "auto"
+    weight_dtype: WeightDtypeName | None = None  # None: dtype
     max_model_len: int | None = None
     max_sequences: int = 16
     prefill_chunk: int = 512
@@ -73,6 +79,7 @@ def plan_request(deployment: PipelineDeployment) -> PlanRequest:
         name=deployment.metadata.name,
         uri=spec.model.uri,
         dtype=spec.model.dtype,
+        weight_dtype=spec.model.weight_dtype,
         max_model_len=spec.model.max_model_len,
         max_sequences=spec.generation.max_sequences,
         prefill_chunk=spec.generation.prefill_chunk,

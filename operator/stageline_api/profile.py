@@ -30,6 +30,9 @@ class Unit(_Document):
     expert_parameters: int = Field(
         default=0, ge=0, description="Elements of all routed experts of a mixture; 0 when dense."
     )
+    matrix_parameters: int = Field(
+        default=0, ge=0, description="Elements of the matrices of its linear layers, in all."
+    )
     stored_bytes: int = Field(ge=0, description="Bytes of its tensors in the checkpoint.")
     kv_values_per_token: int = Field(
         default=0, ge=0, description="Elements that its KV cache keeps for one token."

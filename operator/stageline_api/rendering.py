@@ -103,6 +103,7 @@ def stage_document(
         uri=ring.uri,
         cache=ring.cache,
         dtype=plan.dtype,
+        weight_dtype=spec.model.weight_dtype,
         device=spec.pipeline.device,
         max_model_len=plan.max_model_len,
         max_sequences=spec.generation.max_sequences,

@@ -1,7 +1,8 @@
 """What the units of a model cost a stage: bytes that stay in memory, and time of one step.
 
 Memory of a stage is the sum of
-- weights, in the type that the stage holds them in;
+- weights, in the type that the stage holds them in; matrices of linear layers may have another.
+  One that embedding and head share is held in both, which are as large as the two together;
 - KV room: sequences x tokens that the layer's cache keeps x KV values of a token x bytes of one,
   which a stage allocates before it says that it is loaded;
 - runtime: RUNTIME_BYTES for the process itself (interpreter, libraries, CUDA context), and
@@ -27,6 +28,7 @@ from itertools import chain, repeat
 from typing import Literal
 
 from stageline_api.profile import ModelProfile, Unit
+from stageline_api.spec import WeightDtypeName
 
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 
@@ -62,6 +64,12 @@ class Settings:
     max_sequences: int
     prefill_chunk: int
     max_batch_size: int
+    weight_dtype: WeightDtypeName | None = None  # of the matrices of linear layers; None: dtype
+
+    @property
+    def matrix_value(self) -> int:
+        """Bytes of an element of a linear layer's matrix."""
+        return DTYPE_BYTES[self.weight_dtype or self.dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,7 @@ def model_load(profile: ModelProfile, settings: Settings) -> ModelLoad:
     layers = (
         repeat(_layer(unit, profile, settings), unit.count) for unit in _units("layer", profile)
     )
-    tied_bytes = _tied_elements(profile) * DTYPE_BYTES[settings.dtype]
+    tied_bytes = _tied_elements(profile) * settings.matrix_value
     return ModelLoad(
         layers=tuple(chain.from_iterable(layers)),
         embedding=_embedding(profile, settings),
@@ -129,13 +137,15 @@ def _layer(unit: Unit, profile: ModelProfile, settings: Settings) -> Load:
     regime = _regime(profile)
     kept = _tokens_kept(unit, settings.max_model_len)
     context = min(kept, regime.context) * regime.tokens
-    touched = _touched(unit, regime.tokens) + context * unit.kv_values_per_token
+    weights = _weight_bytes(unit, settings)
+    touched = weights * _touched(unit, regime.tokens) // max(unit.parameters, 1)
+    touched += context * unit.kv_values_per_token * value
     generates = profile.task == "generate"
     return Load(
-        weight_bytes=unit.parameters * value,
+        weight_bytes=weights,
         kv_bytes=settings.max_sequences * kept * unit.kv_values_per_token * value * generates,
         picoseconds=regime.picoseconds_per_layer
-        + touched * value * regime.picoseconds_per_byte
+        + touched * regime.picoseconds_per_byte
         + 2 * unit.active_parameters * regime.tokens * regime.picoseconds_per_operation,
     )
 
@@ -147,7 +157,7 @@ def _embedding(profile: ModelProfile, settings: Settings) -> Load:
     for unit in _units("embedding", profile):
         touched = min(unit.parameters, unit.active_parameters * regime.tokens)
         load += Load(
-            weight_bytes=unit.parameters * value,
+            weight_bytes=_weight_bytes(unit, settings),
             picoseconds=EDGE_PICOSECONDS + touched * value * regime.picoseconds_per_byte,
         )
     return load
@@ -155,18 +165,24 @@ def _embedding(profile: ModelProfile, settings: Settings) -> Load:
 
 def _head(profile: ModelProfile, settings: Settings) -> Load:
     """Reads all of its matrix, its own or the embedding's, once a step."""
-    value, regime = DTYPE_BYTES[settings.dtype], _regime(profile)
-    own = sum(unit.parameters for unit in _units("head", profile))
-    elements = own + _tied_elements(profile)
+    regime = _regime(profile)
+    own = sum(_weight_bytes(unit, settings) for unit in _units("head", profile))
+    tied = _tied_elements(profile)
+    elements = sum(unit.parameters for unit in _units("head", profile)) + tied
     operations = 2 * elements * regime.tokens
     generates = profile.task == "generate"
     return Load(
-        weight_bytes=own * value,
+        weight_bytes=own,
         runtime_bytes=DRAW_BYTES * settings.max_sequences * profile.vocab_size * generates,
         picoseconds=EDGE_PICOSECONDS * (elements > 0)
-        + elements * value * regime.picoseconds_per_byte
+        + (own + tied * settings.matrix_value) * regime.picoseconds_per_byte
         + operations * regime.picoseconds_per_operation,
     )
+
+
+def _weight_bytes(unit: Unit, settings: Settings) -> int:
+    others = unit.parameters - unit.matrix_parameters
+    return others * DTYPE_BYTES[settings.dtype] + unit.matrix_parameters * settings.matrix_value
 
 
 def _units(kind: str, profile: ModelProfile) -> list[Unit]:

@@ -22,6 +22,7 @@ from stageline_api.schema import (
 )
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+WeightDtypeName = Literal["float16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 TransportName = Literal["auto", "collective", "socket", "grpc"]
 
@@ -40,6 +41,12 @@ class ModelSpec(SpecModel):
     dtype: DtypeName = Field(
         default="auto", description="Type of weights and activations; auto is the checkpoint's own."
     )
+    weight_dtype: WeightDtypeName | None = Field(
+        default=None,
+        description="Type that CPU stages hold the matrices of linear layers in, while they go on "
+        "computing in float32: half the memory, and faster, but other tokens now and then. Absent "
+        "is dtype.",
+    )
     max_model_len: Positive | None = Field(
         default=None,
         description="Tokens of prompt and answer together; absent is the model's own limit.",
@@ -54,6 +61,16 @@ class ModelSpec(SpecModel):
         description="Where stages keep what they download of hf:// and s3://, so that one which "
         "starts again has it: pvc://claim/folder, or file:///folder of the node.",
     )
+
+    @model_validator(mode="after")
+    def _weights_are_of_use(self) -> ModelSpec:
+        if self.weight_dtype is not None and self.dtype in ("bfloat16", "float16"):
+            raise SentenceError(
+                f"spec.model.weightDtype {self.weight_dtype} is for stages that compute in "
+                f"float32, but spec.model.dtype is {self.dtype}: make that float32, or leave "
+                "spec.model.weightDtype out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _cache_is_of_use(self) -> ModelSpec:
@@ -271,6 +288,12 @@ class PipelineDeploymentSpec(SpecModel):
                 f"spec.pipeline.partition {list(partition)} has {len(partition)} stages but "
                 f"spec.pipeline.stages is {stages}: leave one of the two out, or make them agree"
             )
+        if self.model.weight_dtype is not None and self._accelerated:
+            raise SentenceError(
+                f"spec.model.weightDtype {self.model.weight_dtype} is for stages on CPUs, but this "
+                "deployment asks for accelerators: leave it out, and make spec.model.dtype float16 "
+                "or bfloat16"
+            )
         if self.rollout.max_surge == 0 and self.rollout.max_unavailable == 0:
             raise SentenceError(
                 "spec.rollout.maxSurge and spec.rollout.maxUnavailable are both 0, so no pipeline "
@@ -297,6 +320,14 @@ class PipelineDeploymentSpec(SpecModel):
         if self.pipeline.partition is not None:
             return len(self.pipeline.partition)
         return self.pipeline.stages
+
+    @property
+    def _accelerated(self) -> bool:
+        """Whether a stage asks for a device other than its CPU."""
+        replaced = (entry.resources for entry in self.stage_overrides)
+        resources = (self.resources, *(own for own in replaced if own is not None))
+        asked = (name for own in resources for name in own.limits)
+        return self.pipeline.device == "cuda" or any("/" in name for name in asked)
 
     def override(self, stage: int) -> StageOverride | None:
         """What is different for `stage`."""

@@ -182,6 +182,36 @@ def test_a_mistake_about_the_model_is_answered_with_a_sentence(model, sentence):
 
 
 @pytest.mark.parametrize(
+    ("model", "more", "sentence"),
+    [
+        (
+            "",
+            "  pipeline: {device: cuda}\n",
+            "spec.model.weightDtype float16 is for stages on CPUs, but this deployment asks for "
+            "accelerators: leave it out, and make spec.model.dtype float16 or bfloat16",
+        ),
+        (
+            "",
+            "  stageOverrides: [{stages: [1], resources: {limits: {nvidia.com/gpu: 1}}}]\n",
+            "spec.model.weightDtype float16 is for stages on CPUs, but this deployment asks for "
+            "accelerators: leave it out, and make spec.model.dtype float16 or bfloat16",
+        ),
+        (
+            ", dtype: bfloat16",
+            "",
+            "spec.model.weightDtype float16 is for stages that compute in float32, but "
+            "spec.model.dtype is bfloat16: make that float32, or leave spec.model.weightDtype out",
+        ),
+    ],
+)
+def test_halved_weights_are_for_float32_on_cpus(model, more, sentence):
+    halved = f"spec:\n  model: {{uri: 'hf://a/b', weightDtype: float16{model}}}\n"
+    found = problems(f"{HEAD}{halved}{more}")
+    assert [problem.split(": ", 1)[1] for problem in found] == [sentence]
+    read_manifest(f"{HEAD}{halved}".replace(model, ""), "llama.yaml")
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("", "llama.yaml is empty: write a PipelineDeployment into it"),

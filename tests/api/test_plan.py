@@ -153,3 +153,14 @@ def test_the_hash_is_the_same_on_every_machine():
 def test_an_encoder_without_token_limit_is_planned_without_one():
     images = dense(6, task="infer", vocabulary=0, max_model_len=0)
     assert plan(images, request(max_model_len=64)).max_model_len is None
+
+
+def test_halved_weights_are_another_plan_of_a_float32_model_alone():
+    plain, halved = (
+        plan(dense(6), request(dtype="float32", weight_dtype=weights, stages=2))
+        for weights in (None, "float16")
+    )
+    assert plain.plan_hash != halved.plan_hash
+    assert halved.dtype == "float32", "they go on computing in it"
+    with pytest.raises(PlanError, match="those of llama compute in bfloat16"):
+        plan(dense(6), request(weight_dtype="float16", stages=2))

@@ -70,6 +70,16 @@ def test_what_the_spec_sets_reaches_the_stages():
     assert (first.max_sequences, first.prefill_chunk, first.max_waiting) == (3, 7, 9)
 
 
+def test_halved_weights_reach_the_stages_and_change_the_revision_of_float32():
+    in_float32 = ("hf://a/b'", "hf://a/b', dtype: float32")
+    halved = ("hf://a/b'", "hf://a/b', dtype: float32, weightDtype: float16")
+    assert revised("", *halved) != revised("", *in_float32)
+    deployment = read_manifest(MANIFEST.replace(*halved), "llama.yaml")
+    document = stage_document(deployment.spec, planned(deployment), RING, 0, "h:7")
+    assert (document.dtype, document.weight_dtype) == ("float32", "float16")
+    assert documents()[0].weight_dtype is None
+
+
 def test_the_router_is_told_where_the_pipelines_are():
     deployment = deployed("  batching: {maxBatchSize: 4, maxDelay: 500us}\n")
     pipelines = (PipelineAddress(name="llama-0", leader="a:1", tls=True),)
@@ -129,6 +139,8 @@ def test_what_running_stages_do_not_notice_keeps_the_revision(old, new):
     ("old", "new"),
     [
         ("hf://a/b", "hf://a/c"),
+        ("hf://a/b'", "hf://a/b', dtype: float32"),
+        ("hf://a/b'", "hf://a/b', dtype: float32, weightDtype: float16"),
         ("stages: 2", "stages: 3"),
         ("stages: 2", "partition: [2, 3]"),
         ("stages: 2", "stages: 2, device: cpu"),

@@ -35,6 +35,21 @@ def test_a_layer_weighs_its_parameters_in_the_type_of_the_stage():
     assert one_layer(unit("layer", 1000), dtype="float32").weight_bytes == 4000
 
 
+def test_only_the_matrices_of_linear_layers_are_halved():
+    layer = unit("layer", 1000, kv=64).model_copy(update={"matrix_parameters": 900})
+    whole, halved = (
+        one_layer(layer, dtype="float32", weight_dtype=weights) for weights in (None, "float16")
+    )
+    assert (whole.weight_bytes, halved.weight_bytes) == (4000, 4 * 100 + 2 * 900)
+    assert halved.kv_bytes == whole.kv_bytes, "keys and values stay in float32"
+    assert halved.picoseconds < whole.picoseconds
+
+
+def test_a_profile_that_tells_no_matrices_is_planned_as_if_none_were_halved():
+    layer = unit("layer", 1000)
+    assert one_layer(layer, dtype="float32", weight_dtype="float16").weight_bytes == 4000
+
+
 def test_kv_room_is_sequences_times_tokens_times_values_times_bytes():
     assert one_layer(unit("layer", 1, kv=64)).kv_bytes == 4 * 1000 * 64 * 2
 

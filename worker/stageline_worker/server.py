@@ -73,6 +73,7 @@ def load_stage(document: StageDocument, progress: Progress) -> StageModel:
             document.uri,
             layers=document.layers,
             dtype=document.dtype,
+            weight_dtype=document.weight_dtype,
             device=document.device,
             max_model_len=document.max_model_len,
             max_sequences=document.max_sequences,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from stageline_worker.model.architectures import Architecture
 from stageline_worker.model.checkpoint import Checkpoint, StoredTensor
 from stageline_worker.model.errors import CheckpointError, UnsupportedModelError
+from stageline_worker.model.linear import is_linear
 from stageline_worker.model.reader import DTYPES
 from stageline_worker.model.weights import assign, rename
 
@@ -63,6 +64,8 @@ class Blueprint:
     ties: dict[str, str]
     # Stored tensors of the embedding that the head computes with too.
     tied: frozenset[str]
+    # Stored matrices of linear layers.
+    matrices: frozenset[str]
     # Elements of the embedding that one token reads: rows of tables, all of the rest.
     embedding_row: int
     caches: tuple[LayerCache, ...]
@@ -107,6 +110,7 @@ def draw(checkpoint: Checkpoint) -> Blueprint:
         units=units,
         ties=ties,
         tied=frozenset(k for k, unit in units.items() if unit == EMBEDDING and names[k] in tied),
+        matrices=frozenset(key for key, name in names.items() if _is_matrix(model, name)),
         embedding_row=sum(_row(attrgetter(name)(model)) for name in architecture.embedding),
         caches=caches,
         outputs=outputs,
@@ -153,6 +157,11 @@ def _unit(architecture: Architecture, name: str) -> int:
     raise UnsupportedModelError(
         f"{architecture.name} has {name} outside of embedding, layers and head: it cannot be cut"
     )
+
+
+def _is_matrix(model: Any, name: str) -> bool:
+    owner, _, leaf = name.rpartition(".")
+    return leaf == "weight" and is_linear(model.get_submodule(owner))
 
 
 def _within(name: str, modules: Iterable[str]) -> bool:

@@ -162,8 +162,8 @@ def hold(model: Any, *, embeds: bool, half: bool = False) -> None:
     with weights in float16 where `half`, else in blocks. One after another, so that no more than
     one matrix is there twice; those without numbers yet (on meta) stay.
 
-    Where a head has the weight of the embedding, so has what the embedding becomes. One that does
-    more than read stays, and with it the head, unless the stage never `embeds`.
+    Where a head has the weight of the embedding, so has what the embedding becomes; a stage that
+    never `embeds` drops it. One that does more than read stays, and with it the head.
     """
     form = HalfLinear if half else BlockedLinear
     waiting = _join(model, form)
@@ -182,9 +182,13 @@ def hold(model: Any, *, embeds: bool, half: bool = False) -> None:
         made = form(weight, linear.bias)
         model.set_submodule(name, made)
         if table is not None:
-            blocked = isinstance(made, BlockedLinear)
-            rows = BlockedEmbedding(made) if blocked else HalfEmbedding(weight)
-            model.set_submodule(table, rows)
+            model.set_submodule(table, _rows(made, weight) if embeds else nn.Identity())
+
+
+def _rows(linear: nn.Module, weight: Tensor) -> nn.Module:
+    if isinstance(linear, BlockedLinear):
+        return BlockedEmbedding(linear)
+    return HalfEmbedding(weight)
 
 
 def _join(model: Any, form: type[nn.Module]) -> set[nn.Module]:

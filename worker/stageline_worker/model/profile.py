@@ -51,16 +51,16 @@ def _units(blueprint: Blueprint, tensors: dict[str, StoredTensor], config: Any) 
     for name, index in blueprint.units.items():
         held[index].append(tensors[name])
     routed = _routed_share(config)
-    embedding = _unit("embedding", held[EMBEDDING], routed)
+    embedding = _unit("embedding", held[EMBEDDING], blueprint, routed)
     yield embedding.model_copy(update={"active_parameters": blueprint.embedding_row})
     layers = [_layer(blueprint, held[index], index, routed) for index in range(blueprint.layers)]
     for unit, same in groupby(layers):
         yield unit.model_copy(update={"count": len(list(same))})
-    yield _unit("head", held[HEAD], routed)
+    yield _unit("head", held[HEAD], blueprint, routed)
 
 
 def _layer(blueprint: Blueprint, tensors: list[StoredTensor], index: int, routed: float) -> Unit:
-    unit = _unit("layer", tensors, routed)
+    unit = _unit("layer", tensors, blueprint, routed)
     if not blueprint.caches:
         return unit
     cache = blueprint.caches[index]
@@ -69,7 +69,7 @@ def _layer(blueprint: Blueprint, tensors: list[StoredTensor], index: int, routed
     )
 
 
-def _unit(kind: Any, tensors: list[StoredTensor], routed: float) -> Unit:
+def _unit(kind: Any, tensors: list[StoredTensor], blueprint: Blueprint, routed: float) -> Unit:
     total = sum(tensor.elements for tensor in tensors)
     experts = sum(tensor.elements for tensor in tensors if _EXPERTS in tensor.name)
     return Unit(
@@ -77,6 +77,7 @@ def _unit(kind: Any, tensors: list[StoredTensor], routed: float) -> Unit:
         parameters=total,
         active_parameters=total - experts + round(experts * routed),
         expert_parameters=experts,
+        matrix_parameters=sum(t.elements for t in tensors if t.name in blueprint.matrices),
         stored_bytes=sum(tensor.size for tensor in tensors),
     )
 
