@@ -196,7 +196,7 @@ def _join(model: Any, form: type[nn.Module]) -> set[nn.Module]:
     waiting: set[nn.Module] = set()
     for module in list(model.modules()):
         for names in _SIBLINGS:
-            siblings = [getattr(module, name, None) for name in names]
+            siblings: list[Any] = [getattr(module, name, None) for name in names]
             if not all(isinstance(one, nn.Module) and is_linear(one) for one in siblings):
                 continue
             if not all(map(_gains, siblings)):
@@ -231,4 +231,5 @@ def _weight(linear: Any) -> Tensor:
 def _gains(module: Any) -> bool:
     if not is_linear(module):
         return False
-    return module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
+    weight: Tensor = module.weight
+    return weight.device.type == "cpu" and weight.dtype == torch.float32
