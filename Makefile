@@ -57,6 +57,7 @@ bench: $(INSTALLED) ## Measure the ring against the same model uncut, and how fa
 	$(BIN)/python bench/engine.py $(BENCH_ARGS)
 	$(BIN)/python bench/weights.py $(BENCH_ARGS)
 	$(BIN)/python bench/leader.py $(BENCH_ARGS)
+	$(BIN)/python bench/overhead.py $(BENCH_ARGS)
 	$(BIN)/python bench/router.py $(BENCH_ARGS)
 	$(BIN)/python bench/waits.py $(BENCH_ARGS)
 	$(BIN)/python bench/hop.py $(BENCH_ARGS)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import torch
+from barestream import BareStream
 
 from stageline.oip import grpc_service_pb2 as oip
 from stageline.oip import grpc_service_pb2_grpc as oip_services
@@ -28,6 +29,7 @@ from stageline_worker.tensors import to_view
 
 VOCABULARY = 8000
 CORES = (0, 1)
+_STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ class DoorClient:
     """A client of the front door: many texts on one ModelStreamInfer stream."""
 
     def __init__(self, address: str) -> None:
+        self._address = address
         self._stub = oip_services.GRPCInferenceServiceStub(grpc.insecure_channel(address))
 
     def wait_ready(self, seconds: float = 60.0) -> None:
@@ -206,18 +209,19 @@ class DoorClient:
 
     def generate(self, prompts: Sequence[Sequence[int]], count: int) -> Iterator[list[int]]:
         """As `LeaderClient.generate`: one entry for each token."""
-        asked = [self._request(n, prompt, count) for n, prompt in enumerate(prompts)]
-        outgoing: SimpleQueue[oip.ModelInferRequest | None] = SimpleQueue()
-        for request in asked:
-            outgoing.put(request)
-        ended = 0
-        for message in self._stub.ModelStreamInfer(iter(outgoing.get, None)):
-            assert not message.error_message, message.error_message
-            answer = message.infer_response
-            ended += answer.parameters["triton_final_response"].bool_param
-            yield [int(answer.id)]
-            if ended == len(asked):
-                outgoing.put(None)
+        with closing(BareStream(self._address, _STREAM)) as stream:
+            for n, prompt in enumerate(prompts):
+                stream.send(self._request(n, prompt, count).SerializeToString())
+            ended = 0
+            for message in stream.messages():
+                told = oip.ModelStreamInferResponse.FromString(message)
+                assert not told.error_message, told.error_message
+                answer = told.infer_response
+                ended += answer.parameters["triton_final_response"].bool_param
+                yield [int(answer.id)]
+                if ended == len(prompts):
+                    return
+        raise RuntimeError(f"{ended} of {len(prompts)} streams ended, and then the call did")
 
     def _request(self, number: int, prompt: Sequence[int], count: int) -> oip.ModelInferRequest:
         request = oip.ModelInferRequest(model_name="llama", id=str(number))
