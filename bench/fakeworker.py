@@ -140,7 +140,7 @@ def profile(layers: int) -> str:
     matrix = {"parameters": 32_000 * 1024, "stored_bytes": 2 * 32_000 * 1024}
     made = ModelProfile(
         architecture="LlamaForCausalLM", task="generate", dtype="bfloat16", hidden_size=1024,
-        vocab_size=32_000, max_model_len=8192, tied_head=False,
+        vocab_size=32_000, max_model_len=8192, tied_parameters=0,
         units=(
             Unit(kind="embedding", active_parameters=1024, **matrix),
             Unit(

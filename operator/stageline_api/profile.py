@@ -51,8 +51,9 @@ class ModelProfile(_Document):
     hidden_size: int
     vocab_size: int = Field(description="0 when the model takes no tokens.")
     max_model_len: int = Field(description="Tokens that its positions allow; 0 when unbounded.")
-    tied_head: bool = Field(
-        description="The head's matrix is the embedding's, and is counted there alone."
+    tied_parameters: int = Field(
+        description="Of the embedding's: what the head computes with too, and is counted there "
+        "alone."
     )
     units: tuple[Unit, ...]
     commit: str = Field(

@@ -122,12 +122,11 @@ def model_load(profile: ModelProfile, settings: Settings) -> ModelLoad:
     layers = (
         repeat(_layer(unit, profile, settings), unit.count) for unit in _units("layer", profile)
     )
-    tied_bytes = _tied_elements(profile) * settings.matrix_value
     return ModelLoad(
         layers=tuple(chain.from_iterable(layers)),
         embedding=_embedding(profile, settings),
         head=_head(profile, settings),
-        tied=Load(weight_bytes=tied_bytes),
+        tied=Load(weight_bytes=profile.tied_parameters * settings.matrix_value),
         every=Load(runtime_bytes=_runtime_bytes(profile, settings)),
     )
 
@@ -167,7 +166,7 @@ def _head(profile: ModelProfile, settings: Settings) -> Load:
     """Reads all of its matrix, its own or the embedding's, once a step."""
     regime = _regime(profile)
     own = sum(_weight_bytes(unit, settings) for unit in _units("head", profile))
-    tied = _tied_elements(profile)
+    tied = profile.tied_parameters
     elements = sum(unit.parameters for unit in _units("head", profile)) + tied
     operations = 2 * elements * regime.tokens
     generates = profile.task == "generate"
@@ -187,14 +186,6 @@ def _weight_bytes(unit: Unit, settings: Settings) -> int:
 
 def _units(kind: str, profile: ModelProfile) -> list[Unit]:
     return [unit for unit in profile.units if unit.kind == kind]
-
-
-def _tied_elements(profile: ModelProfile) -> int:
-    """Elements of the matrix that embedding and head share."""
-    if not profile.tied_head:
-        return 0
-    embedding = sum(unit.parameters for unit in _units("embedding", profile))
-    return min(profile.vocab_size * profile.hidden_size, embedding)
 
 
 def _touched(unit: Unit, tokens: int) -> int:

@@ -8,7 +8,8 @@ from stageline_worker.model.profile import profile
 from support import zoo
 from support.stages import stages
 
-VARIED = ["bert_masked", "gemma3", "gpt2", "llama", "llama_tied", "mixtral", "vit_classifier"]
+VARIED = ["bert_masked", "gemma3", "gpt2", "llama", "llama_tied", "mixtral", "opt_projected",
+          "vit_classifier"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", VARIED)

@@ -124,16 +124,16 @@ def test_an_embedding_reads_rows_of_its_tables():
 @pytest.mark.parametrize(
     ("name", "tied", "length", "vocabulary"),
     [
-        ("llama", False, 256, 320),
-        ("llama_tied", True, 256, 320),
-        ("gpt2", True, 256, 320),
-        ("roberta", False, 254, 320),  # positions start after the padding's
-        ("vit", False, 0, 0),
+        ("llama", 0, 256, 320),
+        ("llama_tied", 320 * 64, 256, 320),
+        ("gpt2", 320 * 64, 256, 320),
+        ("roberta", 0, 254, 320),  # positions start after the padding's
+        ("vit", 0, 0, 0),
     ],
 )
 def test_limits_of_the_model(name, tied, length, vocabulary):
     made = profile(str(zoo.checkpoint(name)))
-    assert (made.tied_head, made.max_model_len, made.vocab_size) == (tied, length, vocabulary)
+    assert (made.tied_parameters, made.max_model_len, made.vocab_size) == (tied, length, vocabulary)
 
 
 def test_equal_neighbours_are_one_entry():

@@ -32,7 +32,7 @@ def dense(
             "hidden_size": hidden,
             "vocab_size": vocabulary,
             "max_model_len": max_model_len,
-            "tied_head": tied,
+            "tied_parameters": matrix if tied else 0,
             "commit": commit,
             "units": [
                 unit("embedding", matrix, active=hidden),

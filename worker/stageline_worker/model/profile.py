@@ -40,7 +40,7 @@ def _profile(checkpoint: Checkpoint, commit: str) -> ModelProfile:
         hidden_size=config.hidden_size,
         vocab_size=config.vocab_size if "input_ids" in blueprint.architecture.inputs else 0,
         max_model_len=longest(blueprint.architecture, config),
-        tied_head=bool(blueprint.tied),
+        tied_parameters=sum(checkpoint.tensors[name].elements for name in blueprint.tied),
         units=tuple(_units(blueprint, checkpoint.tensors, config)),
         commit=commit,
     )
