@@ -3,7 +3,7 @@
 A decode step reads every matrix once for a few rows. torch keeps a weight as [outputs, inputs] and
 multiplies by its transpose; turned as a whole it would be read with a page of memory to a row, so
 it is turned in blocks. Sums are the same but for their order. Narrow blocks are best for many rows
-and wide ones for a single row; those of 400 to 700 lose with neither (bench/engine.py). oneDNN's
+and wide ones for a single row; those of 350 to 700 are between (bench/engine.py). oneDNN's
 own blocks are as fast with many rows, slower with one, and an embedding could not read them.
 
 Layers that are given the same tensor (queries, keys and values; gate and up) are one matrix, for
