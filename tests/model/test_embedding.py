@@ -49,13 +49,19 @@ def _encoded():
 
 
 def test_minilm_in_three_stages_equals_the_uncut_model():
+    """To rounding: it is as near as that model to what float64 makes of it."""
     from transformers import BertModel
 
     with torch.inference_mode():
-        expected = BertModel.from_pretrained(_minilm()).eval()(**_encoded())
+        uncut = BertModel.from_pretrained(_minilm()).eval()
+        plain, exact = uncut(**_encoded()), uncut.double()(**_encoded())
     for name in ("last_hidden_state", "pooler_output"):
-        difference = (_embedded()[name] - expected[name]).abs().max() / expected[name].abs().max()
-        assert difference <= 2e-6, f"{name} differs by {difference} of its largest value"
+        largest = exact[name].abs().max()
+        ours, theirs = (
+            ((made[name] - exact[name]).abs().max() / largest).item()
+            for made in (_embedded(), plain)
+        )
+        assert ours <= max(2 * theirs, 2e-6), f"{name} is off by {ours}, the plain one by {theirs}"
 
 
 def test_its_embedding_is_the_mean_of_the_tokens_at_length_one():

@@ -1,4 +1,4 @@
-"""A matrix in blocks multiplies as the plain one does."""
+"""A matrix as oneDNN wants it multiplies as the plain one does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stageline_worker.model import load
-from stageline_worker.model.linear import BlockedEmbedding, BlockedLinear, block_width, hold
+from stageline_worker.model.linear import PackedLinear, hold
 from support import zoo
 from support.stages import CUTS, inputs, stages
 
@@ -26,35 +26,9 @@ def test_products_are_those_of_the_plain_layer(outputs, size, rows, biased, seed
     given_rows = torch.randn(2, rows, size)
     with torch.inference_mode():
         expected = plain(given_rows)
-        made = BlockedLinear(plain.weight, plain.bias)(given_rows)
+        made = PackedLinear(plain.weight, plain.bias)(given_rows)
     assert made.shape == expected.shape
     torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
-
-
-@given(sizes, st.integers(0, 99))
-@settings(max_examples=30)
-def test_an_embedding_reads_the_same_rows(tokens, seed):
-    torch.manual_seed(seed)
-    table = nn.Linear(5, tokens, bias=False)
-    ids = torch.randint(0, tokens, (1, 7))
-    made = BlockedEmbedding(BlockedLinear(table.weight, None))(ids)
-    assert torch.equal(made, nn.functional.embedding(ids, table.weight))
-
-
-@given(st.integers(1, 300_000))
-def test_blocks_waste_little(outputs):
-    width = block_width(outputs)
-    count = -(-outputs // width)
-    assert width <= 704
-    assert width >= 352 or count == 1, f"{count} blocks of {width} for {outputs} are narrow"
-    empty = count * width - outputs
-    assert empty < 16 or empty <= 0.1 * outputs, f"{count} blocks of {width} for {outputs}"
-
-
-@given(st.sampled_from([32_000, 128_256, 151_936, 49_152, 50_257, 256_000]))
-def test_blocks_of_a_vocabulary_waste_next_to_nothing(outputs):
-    width = block_width(outputs)
-    assert -outputs % width <= 0.004 * outputs, f"blocks of {width} for {outputs}"
 
 
 class Attention(nn.Module):
@@ -108,16 +82,22 @@ def test_siblings_without_numbers_wait_for_them():
 
 @pytest.mark.parametrize(
     ("name", "left"),
-    [("llama", []), ("llama_tied", []), ("gpt2", []), ("opt", []), ("gemma2", ["lm_head"])],
+    [
+        ("llama", []),
+        ("llama_tied", ["lm_head"]),
+        ("gpt2", ["lm_head"]),
+        ("opt", ["lm_head"]),
+        ("gemma2", ["lm_head"]),
+    ],
 )
-def test_every_matrix_of_a_decoder_is_blocked(name, left):
-    # Gemma multiplies what it embeds, so its table stays, and uncut its head with it.
+def test_every_matrix_of_a_decoder_is_packed(name, left):
+    # Rows of a packed matrix cannot be read: where the head is the table too, it stays as it is.
     whole = load(str(zoo.checkpoint(name)), (0, zoo.LAYERS))._cut.model
     plain = [part for part, module in whole.named_modules() if type(module) is nn.Linear]
     assert plain == left
     last = stages(name)[-1]._cut.model
     assert not [part for part, module in last.named_modules() if type(module) is nn.Linear]
-    assert sum(isinstance(module, BlockedLinear) for module in whole.modules()) > 20
+    assert sum(isinstance(module, PackedLinear) for module in whole.modules()) > 20
 
 
 @pytest.mark.parametrize("name", ["llama_tied", "gpt2", "gemma2"])
@@ -126,16 +106,16 @@ def test_a_tied_matrix_is_in_memory_once(name):
     for cut in ((0, zoo.LAYERS), CUTS[-1]):
         model = load(str(zoo.checkpoint(name)), cut)._cut.model
         held = [
-            *model.parameters(),
-            *(m.blocks for m in model.modules() if isinstance(m, BlockedLinear)),
+            *{parameter.data_ptr(): parameter for parameter in model.parameters()}.values(),
+            *(m.packed for m in model.modules() if isinstance(m, PackedLinear)),
         ]
-        tables = {part.data_ptr() for part in held if part.numel() >= vocabulary * 64}
+        tables = [part for part in held if part.numel() >= vocabulary * 64]
         assert len(tables) == 1, f"layers {cut} of {name} hold {len(tables)} tables"
 
 
-def test_nothing_is_blocked_that_is_not_float32():
+def test_nothing_is_packed_that_is_not_float32():
     model = load(str(zoo.checkpoint("llama")), (0, 1), dtype="bfloat16")._cut.model
-    assert not any(isinstance(module, BlockedLinear) for module in model.modules())
+    assert not any(isinstance(module, PackedLinear) for module in model.modules())
 
 
 def test_a_layer_that_does_more_than_multiply_stays():
@@ -145,9 +125,9 @@ def test_a_layer_that_does_more_than_multiply_stays():
 
     model = nn.Sequential(Scaled(4, 4), nn.Linear(4, 4))
     hold(model, embeds=True)
-    assert [type(part) for part in model] == [Scaled, BlockedLinear]
+    assert [type(part) for part in model] == [Scaled, PackedLinear]
     hold(model, embeds=True, half=True)
-    assert [type(part) for part in model] == [Scaled, BlockedLinear]
+    assert [type(part) for part in model] == [Scaled, PackedLinear]
 
 
 @pytest.mark.parametrize("name", sorted(zoo.ZOO))

@@ -28,7 +28,7 @@ def stages(name: str) -> tuple[Stage, ...]:
 
 @cache
 def uncut_on_cpu(name: str) -> Any:
-    """The uncut model with its matrices in the blocks in which stages have them: sums are added up
+    """The uncut model with its matrices in the form in which stages have them: sums are added up
     in the same order, so that stages must equal it to the last bit."""
     model = copy.deepcopy(zoo.uncut(name))
     if name in zoo.DECODERS:  # the last of several stages has a head of its own

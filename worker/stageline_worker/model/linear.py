@@ -1,10 +1,9 @@
-"""Linear layers for a CPU: the matrix in blocks of outputs, each [inputs, outputs] in a row.
+"""Linear layers for a CPU: the matrix as oneDNN wants it.
 
 A decode step reads every matrix once for a few rows. torch keeps a weight as [outputs, inputs] and
-multiplies by its transpose; turned as a whole it would be read with a page of memory to a row, so
-it is turned in blocks. Sums are the same but for their order. Narrow blocks are best for many rows
-and wide ones for a single row; those of 350 to 700 are between (bench/engine.py). oneDNN's
-own blocks are as fast with many rows, slower with one, and an embedding could not read them.
+multiplies by its transpose; oneDNN lays it out once in small blocks, in the order in which its
+kernels read them, whatever the number of rows. Sums are the same but for their order. What makes
+the two is what torch's own compiler calls on a CPU (torch/_inductor/mkldnn_lowerings.py).
 
 Layers that are given the same tensor (queries, keys and values; gate and up) are one matrix, for
 the sake of fewer calls.
@@ -21,65 +20,23 @@ from transformers.pytorch_utils import Conv1D
 
 from stageline_worker.model.errors import StageError
 
-_WIDEST, _NARROWEST = 704, 352  # outputs of a block
-_BLOCK = 8  # outputs that cost as much as one block more
-_STEP = 16  # floats that are read at once
 # By attribute of one module, whose forward gives the first and the others the same tensor.
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj", "up_proj"))
 
 
-class BlockedLinear(nn.Module):
-    """A linear layer with `weight` [outputs, inputs] in blocks."""
+class PackedLinear(nn.Module):
+    """A linear layer whose `weight` [outputs, inputs] only oneDNN can read."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.outputs, inputs = weight.shape
-        self.width = block_width(self.outputs)
-        self.count = -(-self.outputs // self.width)
-        blocks = self._filled(weight.detach()).view(self.count, self.width, inputs)
-        self.blocks = blocks.transpose(1, 2).contiguous()
-        self.bias: Tensor | None = None
-        if bias is not None:
-            self.bias = self._filled(bias.detach()).view(self.count, 1, self.width)
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+        self.bias = None if bias is None else bias.detach()
 
     def forward(self, given: Tensor) -> Tensor:
-        rows = (
-            given if given.dim() == 3 and len(given) == 1 else given.reshape(1, -1, given.shape[-1])
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(
+            given, self.packed, self.bias, "none", [], ""
         )
-        rows = rows.expand(self.count, -1, -1)
-        if self.bias is None:
-            made = torch.bmm(rows, self.blocks)
-        else:
-            made = torch.baddbmm(self.bias, rows, self.blocks)
-        made = made.transpose(0, 1).reshape(*given.shape[:-1], self.count * self.width)
-        return made if made.shape[-1] == self.outputs else made[..., : self.outputs]
-
-    def _filled(self, tensor: Tensor) -> Tensor:
-        """With zeros for the outputs that the last block lacks."""
-        lacking = self.count * self.width - self.outputs
-        if not lacking:
-            return tensor
-        return torch.cat((tensor, tensor.new_zeros(lacking, *tensor.shape[1:])))
-
-
-class BlockedEmbedding(nn.Module):
-    """Rows of the matrix of a linear layer, by token."""
-
-    def __init__(self, linear: BlockedLinear) -> None:
-        super().__init__()
-        self._blocks = linear.blocks.transpose(1, 2)
-        self._width = linear.width
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self._blocks[ids // self._width, ids % self._width]
-
-
-def block_width(outputs: int) -> int:
-    """Of blocks that leave little of the last one empty, the widest."""
-    if outputs <= _WIDEST:
-        return -(-outputs // _STEP) * _STEP
-    widths = range(_WIDEST, _NARROWEST - 1, -_STEP)
-    return min(widths, key=lambda width: -outputs % width + _BLOCK * -(-outputs // width))
+        return made
 
 
 class HalfLinear(nn.Module):
@@ -159,13 +116,16 @@ def can_halve() -> bool:
 
 def hold(model: Any, *, embeds: bool, half: bool = False) -> None:
     """Hold the linear layers of `model` that are on a CPU in float32 in another form, in place:
-    with weights in float16 where `half`, else in blocks. One after another, so that no more than
-    one matrix is there twice; those without numbers yet (on meta) stay.
+    with weights in float16 where `half`, else as oneDNN wants them. One after another, so that no
+    more than one matrix is there twice; those without numbers yet (on meta) stay.
 
-    Where a head has the weight of the embedding, so has what the embedding becomes; a stage that
-    never `embeds` drops it. One that does more than read stays, and with it the head.
+    A head may have the weight of the embedding, whose rows a stage that `embeds` must read. In
+    float16 both are held, which takes what the one took; else they stay as they are. A stage that
+    never embeds drops the table.
     """
-    form = HalfLinear if half else BlockedLinear
+    if not half and not torch.backends.mkldnn.is_available():
+        return
+    form = HalfLinear if half else PackedLinear
     waiting = _join(model, form)
     tables = {
         id(part.weight): name
@@ -176,19 +136,13 @@ def hold(model: Any, *, embeds: bool, half: bool = False) -> None:
         if not _gains(linear) or linear in waiting:
             continue
         table = tables.get(id(linear.weight))
-        if table is not None and embeds and type(model.get_submodule(table)) is not nn.Embedding:
+        reads = table is not None and type(model.get_submodule(table)) is nn.Embedding
+        if table is not None and embeds and not (half and reads):
             continue
         weight = _weight(linear)
-        made = form(weight, linear.bias)
-        model.set_submodule(name, made)
+        model.set_submodule(name, form(weight, linear.bias))
         if table is not None:
-            model.set_submodule(table, _rows(made, weight) if embeds else nn.Identity())
-
-
-def _rows(linear: nn.Module, weight: Tensor) -> nn.Module:
-    if isinstance(linear, BlockedLinear):
-        return BlockedEmbedding(linear)
-    return HalfEmbedding(weight)
+            model.set_submodule(table, HalfEmbedding(weight) if embeds else nn.Identity())
 
 
 def _join(model: Any, form: type[nn.Module]) -> set[nn.Module]:
