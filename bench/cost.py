@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,26 @@ def cpu_seconds(process: int) -> float:
     """What a process has used in its life. OSError when it is gone."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """Seconds of a process: CPU of all its threads, and what the busiest waited for a core."""
+
+    cpu: float
+    waited: float
+
+    @classmethod
+    def of(cls, process: int) -> Threads:
+        """Since each of its threads began (/proc/[pid]/task/[tid]/schedstat)."""
+        found = [
+            [int(field) / 1e9 for field in (task / "schedstat").read_text().split()[:2]]
+            for task in Path(f"/proc/{process}/task").iterdir()
+        ]
+        return cls(sum(cpu for cpu, _ in found), max(found)[1])
+
+    def __sub__(self, before: Threads) -> Threads:
+        return Threads(self.cpu - before.cpu, self.waited - before.waited)
 
 
 def cost(others: Mapping[str, int]) -> Cost:

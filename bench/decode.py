@@ -128,9 +128,20 @@ def one_round(
 
 
 def with_bound(ring: LeaderClient, group: int, work: Callable[[], float]) -> tuple[float, float]:
-    """The rate, and what a ring could make of it that waits for nothing but its slower stage."""
+    """The rate, and what a ring could make of it that waits for nothing but its slower stage.
+
+    Of the stages' own clocks, over the microbatches in which a whole group decoded.
+    """
+    before = [stage.now for stage in ring.trace()]
     found = work()
-    slowest = max(stage.compute_seconds for stage in ring.report(lambda report: True).stages)
+    slowest = max(
+        statistics.mean(
+            span.end - span.begin
+            for span in stage.spans
+            if span.begin > since and (span.kind, span.sequences) == (pb.SPAN_DECODE, group)
+        )
+        for since, stage in zip(before, ring.trace(), strict=True)
+    )
     return found, group / slowest
 
 

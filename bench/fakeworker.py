@@ -25,7 +25,7 @@ from stageline_api.profile import ModelProfile, Unit
 from stageline_local.client import POD, ApiError, Client, Object
 from stageline_worker.last_words import packed
 
-_PROFILE_PODS: Final = "app.kubernetes.io/component=profile"
+PROFILE_PODS: Final = "app.kubernetes.io/component=profile"
 _LAYER_BYTES: Final = 200 << 20
 WORKER_PORT: Final = 7070
 """Of every worker."""
@@ -157,7 +157,7 @@ def profile(layers: int) -> str:
 async def _end_profiles(client: Client, message: str) -> None:
     """Runs until it is cancelled."""
     async with asyncio.TaskGroup() as ending:
-        async for change in client.follow(POD.place(), labels=_PROFILE_PODS):
+        async for change in client.follow(POD.place(), labels=PROFILE_PODS):
             if change.type in ("ADDED", "MODIFIED") and _runs(change.object):
                 ending.create_task(_end(client, change.object, message))
 

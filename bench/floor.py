@@ -1,4 +1,7 @@
-"""The floor of scale.py: the same children made by a plain client, that waits for nothing."""
+"""The floor of scale.py: the same children made by a plain client, that waits for nothing.
+
+Once without and once with the pod of each resource that comes and goes, of which nothing is left.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,19 @@ import time
 from typing import Final
 
 from access import Server, connected
-from fleet import AT_ONCE, CHILDREN, NAMESPACE, Fleet, count_pods, namespace_of, waiting_pods
+from fakeworker import PROFILE_PODS
+from fleet import (
+    AT_ONCE,
+    CHILDREN,
+    NAMESPACE,
+    Fleet,
+    count_pods,
+    namespace_of,
+    together,
+    waiting_pods,
+)
 
-from stageline_local.client import Client, Object
+from stageline_local.client import POD, Client, Object
 
 PATIENCE_SECONDS: Final = 900.0
 
@@ -17,18 +30,39 @@ PATIENCE_SECONDS: Final = 900.0
 async def plainly(
     server: Server, namespace: str, groups: list[list[Object]], fleet: Fleet, look_seconds: float
 ) -> float:
-    """Seconds from the first request until every pod is Ready."""
+    """Seconds from the first request until every pod is Ready, and each that ends is deleted."""
     async with connected(server) as client:
         await client.create(NAMESPACE.place(), namespace_of(namespace))
         began = time.monotonic()
         await _in_turn(client, namespace, groups)
-        while await count_pods(client, namespace) < fleet.pods or await waiting_pods(
-            client, namespace
-        ):
+        while not await _are_there(client, namespace, fleet):
             if time.monotonic() > began + PATIENCE_SECONDS:
                 raise SystemExit(f"the floor's pods are not Ready after {PATIENCE_SECONDS:g} s")
             await asyncio.sleep(look_seconds)
         return time.monotonic() - began
+
+
+async def _are_there(client: Client, namespace: str, fleet: Fleet) -> bool:
+    ended = await client.list(
+        POD.place(namespace), labels=PROFILE_PODS, fields="status.phase=Succeeded"
+    )
+    await together(client.delete(POD.of(pod)) for pod in ended)
+    return await count_pods(client, namespace) == fleet.pods and not await waiting_pods(
+        client, namespace
+    )
+
+
+def with_one_that_ends(group: list[Object]) -> list[Object]:
+    """The children of one resource, and the pod that told of its model."""
+    stage = next(obj for obj in group if obj["kind"] == POD.kind)
+    metadata = stage["metadata"]
+    name, _, value = PROFILE_PODS.partition("=")
+    labels = {key: text for key, text in metadata["labels"].items() if "/stage" not in key}
+    ends = {**metadata, "name": f"{metadata['name']}-profile", "labels": {**labels, name: value}}
+    return [
+        *group,
+        {**stage, "metadata": ends, "spec": {**stage["spec"], "restartPolicy": "Never"}},
+    ]
 
 
 async def _in_turn(client: Client, namespace: str, groups: list[list[Object]]) -> None:

@@ -1,20 +1,19 @@
 """What a step costs beyond the model's own forward pass, by the number of sequences in it.
 
-Two stages of a random Llama, a core each, two groups in flight, behind the router. `forward` is the
-CPU time in which both stages, in this process and alone, compute a group's step. `stage 0` (with
-the leader), `stage 1` and `router` are the CPU time that their processes take for a step beyond
-that, every thread included, while a client of the front door reads its stream. `share` is all that
-is beyond, of the whole. The client's own CPU time, none of the engine's, stands beside it.
+Two stages of a random Llama, a core each, two groups in flight, behind the router, while a client
+of the front door reads its stream. `forward` is the CPU time of both stages' forward passes of a
+group's step, drawing of tokens included: by the stages' own clocks, less the time that their
+threads waited for the core. `stage 0` (with the leader), `stage 1` and `router` are the CPU time
+that their processes take for a step beyond that, every thread included. `share` is all that is
+beyond, of the whole. The client's own CPU time, none of the engine's, stands beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,47 +22,47 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import torch
-from cost import cpu_seconds
+from cost import Threads
 from pipelines import Cut, DoorClient, LeaderClient, Model, pipeline, prompts, router
 
-from stageline_worker.microbatch import Microbatch, Sampling, Segment
-from stageline_worker.model import load
-from stageline_worker.model.stage import Stage
+from stageline.v1 import pipeline_pb2 as pb
 
-PROMPT, MAX_LEN, MOST, STEPS = 4, 128, 256, 12
-IDS = "input_ids"
+PROMPT, TOKENS, MAX_LEN, MOST = 4, 96, 128, 256
 TARGET_SEQUENCES, TARGET = 8, 0.08
 RING = "ring"
-SECONDS_EACH, QUICK_SECONDS = 6.0, 2.0
-PARTS = {"stage 0": f"{RING}-0", "stage 1": f"{RING}-1", "router": f"{RING}-router"}
-ENTERS = {IDS: torch.ones(1, 1, dtype=torch.int64), "hidden_states": torch.ones(1, 1, 512)}
-Generate = Callable[[list[list[int]], int], Iterator[list[int]]]
+STAGES = (f"{RING}-0", f"{RING}-1")
+ROUTER = f"{RING}-router"
 
 
 @dataclass(frozen=True)
 class Row:
-    """Microseconds of a step of one group: the stages' forward passes, CPU time beyond by part."""
+    """Seconds of CPU for a step of one group: stages, their forward passes, router, client."""
 
     sequences: int
-    forwards: tuple[float, float]
-    beyond: dict[str, float]
+    stages: tuple[float, ...]
+    forwards: tuple[float, ...]
+    router: float
     client: float
 
     @property
+    def beyond(self) -> tuple[float, ...]:
+        stages = (whole - own for whole, own in zip(self.stages, self.forwards, strict=True))
+        return (*stages, self.router)
+
+    @property
     def share(self) -> float:
-        cost = sum(self.beyond.values())
-        return cost / (cost + sum(self.forwards))
+        return sum(self.beyond) / (sum(self.stages) + self.router)
 
     def __str__(self) -> str:
-        parts = " ".join(f"{us:8.0f}" for us in self.beyond.values())
-        forward = sum(self.forwards)
-        return f"{self.sequences:9d} {forward:9.0f} {parts} {self.share:8.1%} {self.client:9.0f}"
+        parts = " ".join(f"{1e6 * seconds:8.0f}" for seconds in self.beyond)
+        forward, client = 1e6 * sum(self.forwards), 1e6 * self.client
+        return f"{self.sequences:9d} {forward:9.0f} {parts} {self.share:8.1%} {client:9.0f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="for a third of the time")
-    seconds = QUICK_SECONDS if parser.parse_args().quick else SECONDS_EACH
+    parser.add_argument("--quick", action="store_true", help="8 and 32 sequences alone")
+    numbers = (8, 8, 32) if parser.parse_args().quick else (8, 8, 32, 128, MOST)
     torch.set_num_threads(1)
     model = Model(max_len=MAX_LEN)
     half = model.layers // 2
@@ -74,86 +73,78 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as running:
         folder = Path(scratch)
         checkpoint = model.save(folder / "model")
-        leader = running.enter_context(pipeline(cut, checkpoint, folder))
-        LeaderClient(leader).wait_ready()
-        door = DoorClient(running.enter_context(router(cut, leader, checkpoint, folder)))
+        address = running.enter_context(pipeline(cut, checkpoint, folder))
+        leader = LeaderClient(address)
+        leader.wait_ready()
+        door = DoorClient(running.enter_context(router(cut, address, checkpoint, folder)))
         door.wait_ready()
-        stages = [
-            load(
-                f"file://{checkpoint}",
-                layers,
-                device="cpu",
-                max_model_len=MAX_LEN,
-                max_sequences=MOST,
-            )
-            for layers in ((0, half), (half, model.layers))
-        ]
         rows = []
-        for sequences in (8, 8, 32, 128, MOST):
-            rows.append(measured(sequences, seconds, stages, door))
+        for sequences in numbers:
+            rows.append(measured(sequences, leader, door))
             if len(rows) > 1:  # the first paid for what is made lazily
                 print(rows[-1], flush=True)
     eight, most = rows[1], rows[-1]
-    each = sum(most.beyond.values()) - sum(eight.beyond.values())
-    print(f"\none sequence more: {each / (most.sequences - eight.sequences):.1f} us a step")
+    each = (sum(most.beyond) - sum(eight.beyond)) / (most.sequences - eight.sequences)
+    print(f"\none sequence more: {1e6 * each:.1f} us a step")
     print(f"target: {TARGET_SEQUENCES} sequences: a share of {TARGET:.0%} at most")
 
 
-def measured(sequences: int, seconds: float, stages: Sequence[Stage], door: DoorClient) -> Row:
+def measured(sequences: int, leader: LeaderClient, door: DoorClient) -> Row:
     """One row; a group has so many `sequences`."""
-    first, second = (
-        forward_seconds(stage, *enters, sequences)
-        for stage, enters in zip(stages, ENTERS.items(), strict=True)
-    )
-    count = min(max(int(seconds / (first + second)), 12), MAX_LEN - PROMPT)
-    processes = {name: child(document) for name, document in PARTS.items()}
-    before: dict[str, float] = {}
-    own = made = 0.0
-    for tokens in decoding(door.generate, 2 * sequences, count):
-        if before:
-            made += tokens
-        else:
-            before, own = cpu_of(processes), time.process_time()
-    after, own = cpu_of(processes), time.process_time() - own
-    steps = made / sequences
-    beyond = {name: (after[name] - before[name]) / steps for name in processes}
-    beyond["stage 0"] -= first
-    beyond["stage 1"] -= second
-    us = {name: 1e6 * value for name, value in beyond.items()}
-    return Row(sequences, (1e6 * first, 1e6 * second), us, 1e6 * own / steps)
-
-
-def forward_seconds(stage: Stage, name: str, entering: torch.Tensor, sequences: int) -> float:
-    """CPU time in which a stage computes a step when it does nothing else: the median of some.
-
-    `entering` is what a token enters as, [1, 1] or [1, 1, hidden]; its values do not matter.
-    """
-    spent = []
-    with torch.inference_mode():
-        for start, count in ((0, PROMPT), *((PROMPT + step, 1) for step in range(STEPS))):
-            draw = Sampling(0, start + count)
-            segments = tuple(Segment(slot, start, count, draw) for slot in range(sequences))
-            tokens = entering.expand(1, sequences * count, *entering.shape[2:]).contiguous()
-            microbatch = Microbatch({name: tokens[0] if name == IDS else tokens}, segments)
-            began = time.process_time()
-            stage.forward(microbatch)
-            spent.append(time.process_time() - began)
-    stage.reset()
-    return statistics.median(spent[2:])
-
-
-def decoding(generate: Generate, sequences: int, count: int) -> Iterator[int]:
-    """Tokens as they come, from when all sequences decode until the first one ends."""
-    made = [0] * sequences
-    for requests in generate(prompts(sequences, PROMPT), count):
+    window = Window()
+    made = [0] * (2 * sequences)
+    for requests in door.generate(prompts(2 * sequences, PROMPT), TOKENS):
         for request in requests:
             made[request] += 1
-        if min(made) > 1 and max(made) < count:
-            yield len(requests)
+        if min(made) > 1 and max(made) < TOKENS:
+            window.open()
+        elif max(made) == TOKENS:
+            window.close()
+    return window.row(sequences, leader.trace())
 
 
-def cpu_of(processes: dict[str, int]) -> dict[str, float]:
-    return {name: cpu_seconds(process) for name, process in processes.items()}
+class Window:
+    """From when all sequences decode until the first one ends."""
+
+    def __init__(self) -> None:
+        self._processes = {name: child(name) for name in (*STAGES, ROUTER)}
+        self._before: dict[str, Threads] = {}
+        self._spent: dict[str, Threads] = {}
+        self._own = self._began = self._ended = 0.0
+
+    def open(self) -> None:
+        if not self._before:
+            self._before, self._own = self._look(), time.process_time()
+            self._began = time.monotonic()
+
+    def close(self) -> None:
+        if not self._spent:
+            self._ended = time.monotonic()
+            self._own = time.process_time() - self._own
+            self._spent = {name: now - self._before[name] for name, now in self._look().items()}
+
+    def row(self, sequences: int, traces: list[pb.StageTrace]) -> Row:
+        """Steps are counted, and their forward passes timed, by the stages (on one clock here)."""
+        seconds = [self._computing(trace) for trace in traces]
+        steps = [len(each) for each in seconds]
+        spent = [self._spent[name] for name in STAGES]
+        return Row(
+            sequences,
+            tuple(one.cpu / count for one, count in zip(spent, steps, strict=True)),
+            tuple(
+                (sum(each) - one.waited) / len(each)
+                for one, each in zip(spent, seconds, strict=True)
+            ),
+            self._spent[ROUTER].cpu / steps[0],
+            self._own / steps[0],
+        )
+
+    def _computing(self, trace: pb.StageTrace) -> list[float]:
+        ended = [span for span in trace.spans if self._began < span.end < self._ended]
+        return [span.end - span.begin for span in ended]
+
+    def _look(self) -> dict[str, Threads]:
+        return {name: Threads.of(process) for name, process in self._processes.items()}
 
 
 def child(document: str) -> int:

@@ -156,6 +156,11 @@ class LeaderClient:
                 return report
         raise RuntimeError("the leader ended its reports")
 
+    def trace(self) -> list[pb.StageTrace]:
+        """What each stage did of late, the first stage first."""
+        traced = services.PipelineStub(self._channel).Trace(pb.TraceRequest(), timeout=30)
+        return sorted(traced.stages, key=lambda stage: stage.stage)
+
     def wait_ready(self) -> pb.PipelineReport:
         return self.report(lambda report: report.state == pb.READY)
 

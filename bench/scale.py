@@ -7,9 +7,9 @@ operator sends to the pods' addresses is led to this machine, for which the run 
 iptables. With `--no-nodes` a bare API server is enough: a process here stands in for nodes and
 controllers (standin.py), and gives pods addresses on loopback. One process here reports for all
 pipelines as their leaders would (fakeworker.py). The operator is the real one, as a process of its
-own. Both parts make the same objects in a namespace of their own, with as many requests at once;
+own. All parts make the same objects in a namespace of their own, with as many requests at once;
 the floor waits for nothing on the way and knows beforehand what to make, so it needs no profile
-pods.
+pods. A second floor makes, and deletes when it has ended, one for each all the same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from access import Server, by_kubeconfig
 from cost import Cost, cost, table
 from fakeworker import WORKER_PORT, Pretence, Worked, working
 from fleet import Fleet, children_of, confirm, make_resources, prepare, remove, revive
-from floor import PATIENCE_SECONDS, plainly
+from floor import PATIENCE_SECONDS, plainly, with_one_that_ends
 from report import Line, breakdown, show
 from watched import Calls, Operator, operating, writes
 
@@ -44,6 +44,8 @@ MANY: Final = 100
 SETTLE_SECONDS: Final = 15.0
 """After the last is Ready: what trails behind belongs to the start."""
 STANDSTILL_SECONDS: Final = 10.0
+FLOOR: Final = "floor"
+FULL_FLOOR: Final = "floor with profile pods"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class Measured:
 def main() -> None:
     run = _arguments()
     mark = secrets.token_hex(3)
-    ours, plain = f"stageline-scale-{mark}", f"stageline-floor-{mark}"
+    ours = f"stageline-scale-{mark}"
+    floors = {FLOOR: f"stageline-floor-{mark}", FULL_FLOOR: f"stageline-full-{mark}"}
     with by_kubeconfig() as (kubeconfig, server):
         asyncio.run(prepare(server))
         with working(server, run.fleet.pretence) as worked, _leading(run, worked):
@@ -89,10 +92,14 @@ def main() -> None:
                     measured = measure(operator, server, ours, run, worked)
                     children = asyncio.run(children_of(server, ours))
                 asyncio.run(remove(server, run.fleet, ours))
-                floor, costs = measure_floor(server, plain, children, run, worked)
+                took = {}
+                for name, namespace in floors.items():
+                    groups = children if name == FLOOR else [*map(with_one_that_ends, children)]
+                    took[name] = measure_floor(server, namespace, groups, run, worked)
+                    asyncio.run(remove(server, run.fleet, namespace))
             finally:
-                asyncio.run(remove(server, run.fleet, ours, plain))
-    tell(run, measured, floor, costs, children)
+                asyncio.run(remove(server, run.fleet, ours, *floors.values()))
+    tell(run, measured, took, children)
 
 
 def _arguments() -> Run:
@@ -191,7 +198,10 @@ def _bench(worked: Worked) -> dict[str, int]:
 
 
 def tell(
-    run: Run, took: Measured, floor: float, floor_costs: Cost, children: list[list[Object]]
+    run: Run,
+    took: Measured,
+    floors: dict[str, tuple[float, Cost]],
+    children: list[list[Object]],
 ) -> None:
     """Print it all."""
     number = run.fleet.number
@@ -203,8 +213,10 @@ def tell(
     print()
     show(
         Line("all Ready by the operator", took.seconds, "s"),
-        Line("all Ready by a plain client (the floor)", floor, "s"),
-        Line("operator / floor", took.seconds / floor, "x", 1.25),
+        Line("all Ready by a plain client (the floor)", floors[FLOOR][0], "s"),
+        Line("operator / floor", took.seconds / floors[FLOOR][0], "x", 1.25),
+        Line("the floor with profile pods", floors[FULL_FLOOR][0], "s"),
+        Line("operator / floor with profile pods", took.seconds / floors[FULL_FLOOR][0], "x"),
         Line("CPU a resource, start included", 1000 * took.cpu / number, "ms", 50),
         Line("CPU a resource, after the start", cpu, "ms"),
         Line("CPU of the start", took.start_cpu, "s"),
@@ -217,7 +229,8 @@ def tell(
     print("\nAPI calls a resource, by verb and kind:")
     breakdown(took.calls, number)
     print("\nUntil all were Ready, by process (of every cluster on this machine):\n")
-    print(table({"operator's run": took.costs, "floor": floor_costs}, number))
+    costs = {name: spent for name, (_, spent) in floors.items()}
+    print(table({"operator's run": took.costs, **costs}, number))
 
 
 if __name__ == "__main__":

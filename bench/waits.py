@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer tokens, for a first look")
     size = QUICK if parser.parse_args().quick else FULL
     torch.set_num_threads(1)
-    model = Model(layers=7)  # and a head that costs about as much as one: both stages have four
+    model = Model(layers=15)  # and a head that costs about as much as one: both stages have eight
     forms = {"measured chunks": (Timing(), 512), "chunking off": (Timing(stretch=inf), 10**6)}
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as running:
         checkpoint = model.save(Path(scratch) / "model")

@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 
 from stageline_operator.kinds import CHILDREN, NODE, PIPELINE_DEPLOYMENT, POD, Kind, Object, kind_of
 from stageline_operator.labels import COMPONENT, FIELD_MANAGER, OWNER, ROUTER_COMPONENT
-from stageline_operator.observed import Observed, PipelineKey, PipelineReport
+from stageline_operator.observed import Observed
 from stageline_operator.ownership import is_posted
 
 _REMEMBERED_ENDS: Final = 256
@@ -162,7 +162,6 @@ class Cache:
     def observed(
         self,
         key: Key,
-        reports: Mapping[PipelineKey, PipelineReport] | None = None,
         taken: Mapping[Child, str] | None = None,
         refused: Mapping[Child, str] | None = None,
     ) -> Observed | None:
@@ -183,7 +182,6 @@ class Cache:
             resource=entry.resource,
             children=children,
             router_pods=router_pods,
-            reports=reports or {},
             taken=taken or {},
             refused=refused or {},
         )

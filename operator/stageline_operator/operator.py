@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from stageline_operator import health
 from stageline_operator.cache import Cache, Key
 from stageline_operator.cluster import Cluster, ClusterError
 from stageline_operator.definition import Definition
+from stageline_operator.execution import child_of
 from stageline_operator.kinds import Object
 from stageline_operator.lists import Lists
 from stageline_operator.metrics import Metrics
 from stageline_operator.missing import Missing
+from stageline_operator.observed import Observed
 from stageline_operator.others import Others
 from stageline_operator.queue import Later, WorkQueue
-from stageline_operator.reconcile import Decide, Reconciler, child_of, soonest
+from stageline_operator.reconcile import Decide, Reconciler, soonest
 from stageline_operator.reports import PORT, Introductions, Reports, leaders
 from stageline_operator.secrets import Secrets
 from stageline_operator.settings import RenderSettings
@@ -56,16 +59,13 @@ class Operator:
         self._lists = Lists(cluster, self.cache, namespaces, self.queue.add)
         self._definition = Definition(cluster, self.look_at_all)
         self._others = None if namespaces else Others(cluster, self._look_at)
+        self._conflict = conflict
         self._reconciler = Reconciler(
             cluster,
             self.cache,
             decide,
             settings,
-            reports=self.reports.of,
-            silences=self.reports.silences,
-            lacks=self._missing.of,
-            dropped=lambda: self._definition.dropped,
-            conflict=conflict,
+            complete=self._complete,
             rate=self.queue.rate,
         )
         self._introductions = Introductions()
@@ -151,6 +151,16 @@ class Operator:
             self._introductions.forget(key)
         secrets = self._secrets.wait(key, self.cache.observed(key), _now())
         return soonest(again, secrets, self._missing.wait(key, _now()))
+
+    def _complete(self, key: Key, observed: Observed) -> Observed:
+        return replace(
+            observed,
+            reports=self.reports.of(key),
+            silences=self.reports.silences(key),
+            lacks=self._missing.of(key),
+            dropped=self._definition.dropped,
+            conflict=self._conflict(key.namespace),
+        )
 
     def _failed(self, key: Key, error: Exception, wait: float) -> None:
         if isinstance(error, Later):

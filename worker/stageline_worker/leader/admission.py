@@ -7,7 +7,7 @@ Who leaves before its end stands in the line again, where it stood.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 
 from stageline_worker.leader.line import Line
@@ -19,11 +19,11 @@ class Admission:
     """`runs` by key; of these `prompts` have tokens to enter before they draw, `ready` have drawn
     and enter with what they drew, and the others are in the ring with a draw."""
 
-    def __init__(self, slots: int, tokens: int) -> None:
+    def __init__(self, slots: int, tokens: int, lanes: int) -> None:
         self.runs: dict[int, Run] = {}
         self.prompts: deque[Run] = deque()
         self.ready: deque[Run] = deque()
-        self._room = Room(slots, tokens)
+        self._room = Room(slots, tokens, lanes)
         self._line = Line()
 
     @property
@@ -34,6 +34,12 @@ class Admission:
     def decoding(self) -> int:
         """Runs that have nothing left to enter but what they draw."""
         return len(self.runs) - len(self.prompts)
+
+    def sizes(self) -> Counter[int]:
+        """How many of these there are by lane."""
+        sizes = Counter(run.lane for run in self.runs.values())
+        sizes.subtract(run.lane for run in self.prompts)
+        return sizes
 
     @property
     def backlog(self) -> int:
@@ -56,12 +62,20 @@ class Admission:
             self.take_in(request)
 
     def take_in(self, request: Request) -> Run:
-        """Give it a slot, out of turn if need be."""
+        """There is a slot for it, out of turn if need be."""
         self._line.take(request)
-        run = Run(request, self._room.take(_needs(request)))
+        self._room.take(_needs(request))
+        run = Run(request)
         self.runs[request.key] = run
         self.prompts.append(run)
         return run
+
+    def place(self, run: Run, lane: int) -> int:
+        """Its slot; where it has none yet, one in this lane if there is any."""
+        if run.slot is None:
+            run.slot = self._room.slot(lane)
+            run.lane = self._room.lane(run.slot)
+        return run.slot
 
     def put_back(self, run: Run) -> None:
         """It leaves, and waits again."""

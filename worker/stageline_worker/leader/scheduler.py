@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from stageline_worker.leader.admission import Admission
+from stageline_worker.leader.lanes import lane_of, together
 from stageline_worker.leader.pace import LEAST, Extent, Pace
 from stageline_worker.leader.sequences import Errand, Request, Run
 from stageline_worker.leader.work import Generation, Inference, QueueFull, Step, Token
@@ -34,6 +35,7 @@ class _Flight:
     errand: Errand | None = None
     runs: list[Run] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
+    lane: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Scheduler:
     def __init__(self, limits: Limits, pace: Pace) -> None:
         self._limits = limits
         self._pace = pace
-        self._floor = Admission(limits.slots, limits.kv_tokens)
+        self._floor = Admission(limits.slots, limits.kv_tokens, limits.groups)
         self._errands: deque[Errand] = deque()
         self._requests: dict[int, Request] = {}
         self._flights: dict[int, _Flight] = {}
@@ -209,15 +211,20 @@ class Scheduler:
         if self._groups >= self._limits.groups:
             return None
         self._floor.let_in()
+        lane = lane_of(self._floor.ready, self._busy(), self._limits.groups)
         if self._limits.packs:
-            parts = self._decoding()
-            parts += self._chunks(parts)
+            parts = self._decoding(lane)
+            parts += self._chunks(parts, lane)
         else:
-            parts = self._single()
+            parts = self._single(lane)
         if not parts:
             return None
         self._generation_next = False
-        return self._enter_runs(parts)
+        return self._enter_runs(parts, lane)
+
+    def _busy(self) -> set[int]:
+        """Lanes of the groups in the ring."""
+        return {flight.lane for flight in self._flights.values() if flight.runs}
 
     def _alone(self, suspect: Errand | Request) -> Step:
         """The ring is empty, and this alone enters it."""
@@ -225,45 +232,49 @@ class Scheduler:
             self._errands.remove(suspect)
             return self._enter(_Flight(suspect), inference=suspect.key)
         run = self._floor.runs.get(suspect.key) or self._floor.take_in(suspect)
-        return self._enter_runs([self._chunk(run, self._limits.chunk)])
+        return self._enter_runs([self._chunk(run, self._limits.chunk, 0)], 0)
 
-    def _decoding(self) -> list[tuple[Run, Segment]]:
-        """The longest ready, up to a group's share."""
-        share, ready = -(-self._floor.decoding // self._limits.groups), self._floor.ready
-        runs = [ready.popleft() for _ in range(min(share, len(ready)))]
-        # Slots side by side let a stage see their caches as one.
-        runs.sort(key=lambda run: run.slot)
-        return [(run, self._segment(run, 1)) for run in runs]
+    def _decoding(self, lane: int) -> list[tuple[Run, Segment]]:
+        """Those of the lane, up to a group's share."""
+        floor = self._floor
+        if not floor.ready:
+            return []
+        share = -(-floor.decoding // self._limits.groups)
+        runs = together(floor.ready, lane, share, self._busy(), floor.sizes())
+        taken = set(runs)
+        floor.ready = deque(run for run in floor.ready if run not in taken)
+        runs.sort(key=lambda run: run.slot or 0)
+        return [(run, self._segment(run, 1, lane)) for run in runs]
 
-    def _chunks(self, present: list[tuple[Run, Segment]]) -> list[tuple[Run, Segment]]:
+    def _chunks(self, present: list[tuple[Run, Segment]], lane: int) -> list[tuple[Run, Segment]]:
         """Tokens of those that do not draw yet, the first let in first."""
         if not self._floor.prompts:
             return []
         parts: list[tuple[Run, Segment]] = []
         budget = self._budget(_extent([segment for _, segment in present]))
         while budget > 0 and self._floor.prompts:
-            run, segment = self._chunk(self._floor.prompts[0], budget)
+            run, segment = self._chunk(self._floor.prompts[0], budget, lane)
             parts.append((run, segment))
             budget -= segment.count
         return parts
 
-    def _single(self) -> list[tuple[Run, Segment]]:
+    def _single(self, lane: int) -> list[tuple[Run, Segment]]:
         """One sequence; those that decode and those that do not yet take turns."""
         prompts, ready = self._floor.prompts, self._floor.ready
         if prompts and (self._prompt_next or not ready):
             self._prompt_next = False
-            return [self._chunk(prompts[0], self._limits.chunk)]
+            return [self._chunk(prompts[0], self._limits.chunk, lane)]
         self._prompt_next = True
         if not ready:
             return []
         run = ready.popleft()
-        return [(run, self._segment(run, 1))]
+        return [(run, self._segment(run, 1, lane))]
 
     def _budget(self, present: Extent) -> int:
         """Prompt tokens beside what the microbatch has: an equal share of all that is there.
 
         A stage waits while the one before it has a longer microbatch than its own. So at
-        saturation prompts enter over two rounds, that those of the next follow without a break.
+        saturation prompts enter over four rounds, that those of the next follow without a break.
         """
         limits, floor = self._limits, self._floor
         if self._pace.boundless:
@@ -275,24 +286,24 @@ class Scheduler:
         held = sum(len(run.request.tokens) for run in floor.runs.values())
         usual = Extent(share, held * share // len(floor.runs))
         room = self._pace.beside(usual, present, floor.prompts[0].entered, limits.chunk)
-        wanted = decoding + backlog // (2 if floor.waiting else 1)
+        wanted = decoding + backlog // (4 if floor.waiting else 1)
         even = -(-wanted // limits.groups) - present.tokens
         return min(room, max(even, LEAST))
 
-    def _chunk(self, run: Run, budget: int) -> tuple[Run, Segment]:
-        segment = self._segment(run, min(run.left, budget))
+    def _chunk(self, run: Run, budget: int, lane: int) -> tuple[Run, Segment]:
+        segment = self._segment(run, min(run.left, budget), lane)
         if not run.left:
             self._floor.prompts.remove(run)
         return run, segment
 
-    def _segment(self, run: Run, count: int) -> Segment:
-        segment = run.request.segment(run.slot, run.entered, count)
+    def _segment(self, run: Run, count: int, lane: int) -> Segment:
+        segment = run.request.segment(self._floor.place(run, lane), run.entered, count)
         run.entered += count
         return segment
 
-    def _enter_runs(self, parts: list[tuple[Run, Segment]]) -> Step:
+    def _enter_runs(self, parts: list[tuple[Run, Segment]], lane: int) -> Step:
         self._groups += 1
-        flight = _Flight(None, [run for run, _ in parts], [segment for _, segment in parts])
+        flight = _Flight(None, [run for run, _ in parts], [segment for _, segment in parts], lane)
         tokens: list[int] = []
         for run, segment in parts:
             tokens += run.request.tokens[segment.start : segment.start + segment.count]

@@ -103,10 +103,12 @@ class Request:
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """A generation that holds a slot: how many of its tokens have entered the ring there."""
+    """A generation that was let in: its slot, from when it first enters the ring, the lane of that
+    slot, and how many of its tokens have entered there."""
 
     request: Request
-    slot: int
+    slot: int | None = None
+    lane: int = 0
     entered: int = 0
     alive: bool = True
 

@@ -123,7 +123,7 @@ def hold(model: Any, *, embeds: bool, half: bool = False) -> None:
     float16 both are held, which takes what the one took; else they stay as they are. A stage that
     never embeds drops the table.
     """
-    if not half and not torch.backends.mkldnn.is_available():
+    if not half and not torch._C._has_mkldnn:
         return
     form = HalfLinear if half else PackedLinear
     waiting = _join(model, form)

@@ -1,0 +1,40 @@
+"""Which of those that are ready decode together. Pure.
+
+A stage reads the caches of neighbouring slots in one call, so each group has a lane of them, and
+who enters with a group gets a slot of its lane. Groups do not stay what they were: some of one end,
+and a prompt's last tokens may enter with another group than its first. So who is ready with another
+group than that of its lane waits for its own, unless that has no place or is not in the ring.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+
+from stageline_worker.leader.sequences import Run
+
+
+def lane_of(ready: Iterable[Run], busy: Collection[int], lanes: int) -> int:
+    """The lane of the next group: that of most who are `ready`; when nobody is, one that is not
+    `busy` in the ring."""
+    counts = Counter(run.lane for run in ready)
+    if counts:
+        return max(counts, key=counts.__getitem__)
+    return next((lane for lane in range(lanes) if lane not in busy), 0)
+
+
+def together(
+    ready: Iterable[Run],
+    lane: int,
+    share: int,
+    busy: Collection[int],
+    sizes: Mapping[int, int],
+) -> list[Run]:
+    """The longest ready of those that may decode in this group, `share` at most.
+
+    `sizes` is how many decode by lane, in the ring or not. Never empty when somebody of `lane` is
+    ready.
+    """
+    return [
+        run for run in ready if run.lane == lane or run.lane not in busy or sizes[run.lane] > share
+    ][:share]
