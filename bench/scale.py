@@ -216,7 +216,7 @@ def tell(
         Line("all Ready by a plain client (the floor)", floors[FLOOR][0], "s"),
         Line("operator / floor", took.seconds / floors[FLOOR][0], "x", 1.25),
         Line("the floor with profile pods", floors[FULL_FLOOR][0], "s"),
-        Line("operator / floor with profile pods", took.seconds / floors[FULL_FLOOR][0], "x"),
+        Line("operator / floor with profile pods", took.seconds / floors[FULL_FLOOR][0], "x", 1.25),
         Line("CPU a resource, start included", 1000 * took.cpu / number, "ms", 50),
         Line("CPU a resource, after the start", cpu, "ms"),
         Line("CPU of the start", took.start_cpu, "s"),

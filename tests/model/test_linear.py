@@ -18,7 +18,10 @@ from support.stages import CUTS, inputs, stages
 sizes = st.one_of(st.integers(1, 600), st.sampled_from([1408, 8000, 50257]))
 
 
-@given(sizes, st.integers(1, 40), st.integers(0, 5), st.booleans(), st.integers(0, 99))
+@given(
+    sizes, st.integers(1, 40), st.one_of(st.integers(0, 5), st.sampled_from([64, 65, 200])),
+    st.booleans(), st.integers(0, 99),
+)  # fmt: skip
 @settings(max_examples=60)
 def test_products_are_those_of_the_plain_layer(outputs, size, rows, biased, seed):
     torch.manual_seed(seed)
@@ -29,6 +32,19 @@ def test_products_are_those_of_the_plain_layer(outputs, size, rows, biased, seed
         made = PackedLinear(plain.weight, plain.bias)(given_rows)
     assert made.shape == expected.shape
     torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_kernels_are_written_for_few_numbers_of_rows(monkeypatch):
+    """oneDNN keeps a thousand: prompts of any length must not have each its own."""
+    linear, asked = PackedLinear(torch.randn(8, 4), None), set()
+    product = linear._product
+    monkeypatch.setattr(
+        linear, "_product", lambda rows: asked.add(rows.numel() // 4) or product(rows)
+    )
+    with torch.inference_mode():
+        for rows in range(1, 1025):
+            assert linear(torch.randn(1, rows, 4)).shape == (1, rows, 8)
+    assert len(asked) == 128 + 1024 // 128 - 1
 
 
 class Attention(nn.Module):

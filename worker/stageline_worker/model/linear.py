@@ -20,6 +20,9 @@ from transformers.pytorch_utils import Conv1D
 
 from stageline_worker.model.errors import StageError
 
+# oneDNN writes a kernel for each number of rows, which takes a millisecond or two, and keeps a
+# thousand of all sizes: so many rows at most, or a multiple of them, are computed at once.
+_ROWS = 128
 # By attribute of one module, whose forward gives the first and the others the same tensor.
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj", "up_proj"))
 
@@ -33,6 +36,15 @@ class PackedLinear(nn.Module):
         self.bias = None if bias is None else bias.detach()
 
     def forward(self, given: Tensor) -> Tensor:
+        size = given.shape[-1]
+        rows = given.numel() // size
+        if rows <= _ROWS or rows % _ROWS == 0:
+            return self._product(given)
+        flat, whole = given.reshape(rows, size), rows - rows % _ROWS
+        made = torch.cat((self._product(flat[:whole]), self._product(flat[whole:])))
+        return made.view(*given.shape[:-1], -1)
+
+    def _product(self, given: Tensor) -> Tensor:
         made: Tensor = torch.ops.mkldnn._linear_pointwise(
             given, self.packed, self.bias, "none", [], ""
         )
