@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -26,6 +26,9 @@ from stageline_operator.observed import (
 )
 from stageline_operator.rollout import PipelineFact
 from stageline_operator.truth import PodTruth, pod_truth
+
+_AS_MADE: Final = 1
+"""The generation of a Deployment that was never changed: all of its pods are of one shape."""
 
 
 class InvalidSpecError(Exception):
@@ -287,15 +290,18 @@ def _router(deployment: Object | None, pods: tuple[tuple[str, PodTruth], ...]) -
     if deployment is None:
         return Router(exists=False, wanted=1, available=0, updated=0, pods=pods)
     status = deployment.get("status") or {}
-    seen = int(status.get("observedGeneration", 0))
-    current = seen >= int(deployment["metadata"].get("generation", 0))
+    generation = int(deployment["metadata"].get("generation", 0))
+    current = int(status.get("observedGeneration", 0)) >= generation
     # The Deployment hears of its pods by way of a ReplicaSet, seconds after us on a busy cluster.
     ready = sum(truth.ready and not truth.deleting for _, truth in pods)
+    updated = int(status.get("updatedReplicas", 0)) if current else 0
+    if generation == _AS_MADE:
+        updated = max(updated, ready)
     return Router(
         exists=True,
         wanted=int(deployment.get("spec", {}).get("replicas", 1)),
         available=max(ready, int(status.get("availableReplicas", 0))),
-        updated=int(status.get("updatedReplicas", 0)) if current else 0,
+        updated=updated,
         pods=pods,
         refused=_refused(status) if current else "",
     )

@@ -119,6 +119,21 @@ def test_routers_are_settled_when_all_are_of_the_newest_shape():
     assert not settled({}), "there is no Deployment yet"
 
 
+def test_routers_of_a_deployment_as_it_was_made_are_of_the_newest_shape():
+    """Its controller may be late to say so on a busy cluster."""
+
+    def settled(generation, seen=0):
+        front = router(available=0, updated=0)
+        front["metadata"]["generation"] = generation
+        front["status"]["observedGeneration"] = seen
+        return scene(A0, front=front, router_pods={"r": pod()}).router.settled
+
+    assert settled(1)
+    assert settled(1, seen=1)
+    assert not settled(2, seen=1), "the pod may be of the shape before"
+    assert not settled(2, seen=2), "none is of the newest shape"
+
+
 def test_a_spec_is_read_or_refused_in_a_sentence():
     assert read_deployment(resource(replicas=3)).spec.replicas == 3
     wrong = resource(pipeline={"stages": 2, "partition": [1, 2, 3]})
