@@ -28,7 +28,7 @@ from stageline_operator.observed import Observed
 from stageline_operator.quarrels import who_changes
 from stageline_operator.queue import Later
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("stageline_operator.reconcile")  # the word that users know
 
 _FORCED_GRACE_SECONDS: Final = 0
 _SECOND_LOOK_SECONDS: Final = 1.0

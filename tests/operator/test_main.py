@@ -354,7 +354,7 @@ def test_a_line_of_json_stays_one_line_whatever_is_said():
 
 
 def _record(message, key="", **more):
-    logger = logs.logging.getLogger("stageline_operator.execution")
+    logger = logs.logging.getLogger("stageline_operator.reconcile")
     exc_info = more.get("exc_info")
     record = logger.makeRecord(logger.name, logs.logging.INFO, "", 0, message, (), exc_info)
     if key:

@@ -146,6 +146,6 @@ async def test_one_line_is_logged_for_a_decision_that_did_something(caplog):
     with caplog.at_level(logging.INFO):
         await world.reconcile()
         await world.reconcile()
-    lines = [record for record in caplog.records if record.name.endswith("execution")]
+    lines = [record for record in caplog.records if record.name.endswith("reconcile")]
     assert [line.getMessage() for line in lines] == ["made Service llama"]
     assert lines[0].key == "default/llama"

@@ -116,6 +116,15 @@ def test_a_dial_that_is_closed_lets_go_at_once(ends):
     assert ends.broken.empty()
 
 
+def test_a_dial_that_nobody_answered_can_be_finished(ends):
+    """A worker may be told to stop at any moment."""
+    (port,) = free_ports(1)
+    outlet = ends.transport.dial(f"127.0.0.1:{port}", Frame(Kind.HELLO, 1), ends.broken.put)
+    assert not outlet.finish(0.2), "who would have acknowledged it?"
+    outlet.close()
+    assert ends.broken.empty()
+
+
 def bad_first_messages():
     good = b"".join(encode(Frame(Kind.HELLO, SESSION)))
     return {

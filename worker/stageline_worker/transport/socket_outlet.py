@@ -103,6 +103,8 @@ class SocketOutlet:
             self._waker.wake()
 
     def finish(self, timeout: float) -> bool:
+        if not self._is_welcome:  # there may not even be a wire yet
+            return False
         try:
             self._say(Frame(Kind.END))
         except LinkError:
