@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from stageline_worker.model import load
+from stageline_worker.model import linear, load
 from stageline_worker.model.linear import PackedLinear, hold
 from support import zoo
 from support.stages import CUTS, inputs, stages
@@ -132,6 +132,20 @@ def test_a_tied_matrix_is_in_memory_once(name):
 def test_nothing_is_packed_that_is_not_float32():
     model = load(str(zoo.checkpoint("llama")), (0, 1), dtype="bfloat16")._cut.model
     assert not any(isinstance(module, PackedLinear) for module in model.modules())
+
+
+def test_without_onednn_all_stays_as_it_is(monkeypatch):
+    def fails(*_):
+        raise NotImplementedError("mkldnn::_reorder_linear_weight is not there")
+
+    monkeypatch.setattr(linear.PackedLinear, "_product", fails)
+    linear.can_pack.cache_clear()
+    try:
+        model = nn.Sequential(nn.Linear(4, 4))
+        hold(model, embeds=True)
+        assert type(model[0]) is nn.Linear
+    finally:
+        linear.can_pack.cache_clear()
 
 
 def test_a_layer_that_does_more_than_multiply_stays():

@@ -11,6 +11,7 @@ the sake of fewer calls.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -121,6 +122,17 @@ def is_linear(module: nn.Module) -> bool:
     return type(module) in (nn.Linear, Conv1D)
 
 
+@cache
+def can_pack() -> bool:
+    """Whether torch has oneDNN on this processor, by the names that are known here."""
+    try:
+        with torch.inference_mode():
+            PackedLinear(torch.ones(1, 1), None)(torch.ones(1, 1))
+    except (AttributeError, RuntimeError):
+        return False
+    return True
+
+
 def can_halve() -> bool:
     """Whether this processor has kernels for weights in float16."""
     return "fbgemm" in torch.backends.quantized.supported_engines
@@ -135,7 +147,7 @@ def hold(model: Any, *, embeds: bool, half: bool = False) -> None:
     float16 both are held, which takes what the one took; else they stay as they are. A stage that
     never embeds drops the table.
     """
-    if not half and not torch._C._has_mkldnn:
+    if not half and not can_pack():
         return
     form = HalfLinear if half else PackedLinear
     waiting = _join(model, form)
