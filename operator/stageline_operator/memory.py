@@ -135,13 +135,14 @@ class Memory:
         (_, notices), self._untold = self._untold, None
         return notices
 
-    def due(self, now: float) -> float | None:
-        """Seconds until something that waits may be tried again."""
-        self._waits = {child: until for child, until in self._waits.items() if until > now}
+    def due(self, now: float, looked: float) -> float | None:
+        """Seconds until something that waits may be tried again: 0 for what began to be possible
+        since the resource was `looked` at."""
+        self._waits = {child: until for child, until in self._waits.items() if until > looked}
         obstacles = (*self._taken.values(), *self._refused.values())
-        standing = [obstacle.until for obstacle in obstacles if obstacle.until > now]
+        standing = [obstacle.until for obstacle in obstacles if obstacle.until > looked]
         untils = (*standing, *self._waits.values(), *filter(None, [self._status_due]))
-        return min((until - now for until in untils), default=None)
+        return min((max(until - now, 0.0) for until in untils), default=None)
 
     @staticmethod
     def is_ours(obj: Object, resource: Object) -> bool:

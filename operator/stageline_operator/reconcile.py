@@ -82,7 +82,7 @@ class Reconciler:
 
     async def _reconcile(self, key: Key) -> float | None:
         for _ in range(_ROUNDS):
-            observed = self._look(key)
+            looked, observed = _now(), self._look(key)
             if observed is None:
                 return None
             memory = self._memories[key]
@@ -91,7 +91,7 @@ class Reconciler:
             try:
                 if await one.effects(decision, self._slots):
                     await one.tell(decision, self._rate())
-                    return soonest(decision.again, memory.due(_now()), one.again)
+                    return soonest(decision.again, memory.due(_now(), looked), one.again)
             finally:
                 one.log()
         raise Later("the API server refuses one child after the other")

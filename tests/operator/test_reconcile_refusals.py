@@ -54,6 +54,23 @@ async def test_a_name_that_became_free_is_taken_after_a_while():
     assert _is_ours(world, world.cluster.objects[SERVICE, "default", "llama"])
 
 
+async def test_what_was_refused_is_tried_again_though_the_status_took_longer_than_the_wait():
+    world = World()
+    world.wishing(world.child(), status={"phase": "x"})
+    write = world.cluster.apply_status
+
+    async def slowly(*what):
+        await asyncio.sleep(ASK_AGAIN_SECONDS + 1)
+        return await write(*what)
+
+    world.cluster.apply_status = slowly
+    world.cluster.fault = lambda verb, subject: Refused("no") if verb == "create" else None
+    assert await world.reconcile() == 0, "nobody would tell that it is allowed by now"
+    world.cluster.fault = lambda verb, subject: None
+    await world.reconcile()
+    assert world.cluster.of(SERVICE) == ["llama"]
+
+
 async def test_a_name_whose_owner_is_seen_to_end_is_taken_at_once():
     world = World()
     world.wishing(world.child())
