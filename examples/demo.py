@@ -185,7 +185,8 @@ def check_hidden_states(client: triton.InferenceServerClient, minilm: Serving) -
     if ours.shape != theirs.shape:
         raise Wrong(f"three stages answer with shape {ours.shape}, the uncut model {theirs.shape}")
     difference = float(np.abs(ours - theirs).max())
-    print(f"   against the uncut model: largest difference {difference} in {ours.size:,} numbers")
+    size = f"{ours.size:,} numbers"
+    print(f"   against the uncut model: largest difference {difference:.1e} in {size}")
     if not difference <= ROUNDING:
         raise Wrong("three stages do not answer what the uncut model answers")
 
