@@ -122,10 +122,7 @@ class Execution:
         except Refused as refusal:
             self._memory.was_refused(child, str(refusal), now)
         else:
-            self._answered(answer)
-            self._done.append(f"{'made' if live is None else 'restored'} {_called(child)}")
-            if self._memory.repaired(child, wish, now):
-                self._memory.complaints.append(await self._complaint(child))
+            await self._wrote("made" if live is None else "restored", child, wish, answer, now)
 
     async def _patch(self, patch: Patch) -> None:
         child, now, wish = (patch.kind, patch.name), _now(), wish_of(patch.body)
@@ -140,10 +137,13 @@ class Execution:
         except Refused as refusal:
             self._memory.was_refused(child, str(refusal), now)
         else:
-            self._answered(answer)
-            self._done.append(f"patched {_called(child)}")
-            if self._memory.repaired(child, wish, now):
-                self._memory.complaints.append(await self._complaint(child))
+            await self._wrote("patched", child, wish, answer, now)
+
+    async def _wrote(self, how: str, child: Child, wish: str, answer: Object, now: float) -> None:
+        self._answered(answer)
+        self._done.append(f"{how} {_called(child)}")
+        if self._memory.repaired(child, wish, now):
+            self._memory.complaints.append(await self._complaint(child))
 
     async def _delete(self, delete: Delete) -> None:
         child = (delete.kind, delete.name)
