@@ -40,7 +40,7 @@ def test_a_stray_waits_for_its_own_group_if_that_is_there_and_has_place(
     busy, sizes, share, expected
 ):
     ready = [run(0), run(1), run(0), run(0)]
-    assert lanes(together(ready, 0, share, busy, Counter(sizes))) == expected
+    assert lanes(together(ready, 0, share, busy, lambda: Counter(sizes))) == expected
 
 
 @given(
@@ -50,7 +50,7 @@ def test_a_stray_waits_for_its_own_group_if_that_is_there_and_has_place(
 def test_somebody_always_decodes_and_no_more_than_the_share(ready, busy, share, sizes):
     runs = [run(lane) for lane in ready]
     lane = lane_of(runs, busy, 4)
-    made = together(runs, lane, share, busy, Counter(dict(enumerate(sizes))))
+    made = together(runs, lane, share, busy, lambda: Counter(dict(enumerate(sizes))))
     assert 1 <= len(made) <= share
     assert made == [each for each in runs if each in made], "out of the order of their coming"
 

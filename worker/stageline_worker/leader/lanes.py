@@ -9,7 +9,7 @@ group than that of its lane waits for its own, unless that has no place or is no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 
 from stageline_worker.leader.sequences import Run
 
@@ -24,17 +24,18 @@ def lane_of(ready: Iterable[Run], busy: Collection[int], lanes: int) -> int:
 
 
 def together(
-    ready: Iterable[Run],
+    ready: Collection[Run],
     lane: int,
     share: int,
-    busy: Collection[int],
-    sizes: Mapping[int, int],
+    busy: Set[int],
+    sizes: Callable[[], Mapping[int, int]],
 ) -> list[Run]:
     """The longest ready of those that may decode in this group, `share` at most.
 
-    `sizes` is how many decode by lane, in the ring or not. Never empty when somebody of `lane` is
-    ready.
+    `sizes` tells how many decode by lane, in the ring or not; it is asked where somebody strayed.
+    Never empty when somebody of `lane` is ready.
     """
-    return [
-        run for run in ready if run.lane == lane or run.lane not in busy or sizes[run.lane] > share
-    ][:share]
+    strays = {run.lane for run in ready} & busy - {lane}
+    known = sizes() if strays else {}
+    waiting = {other for other in strays if known[other] <= share}
+    return [run for run in ready if run.lane not in waiting][:share]

@@ -240,7 +240,7 @@ class Scheduler:
         if not floor.ready:
             return []
         share = -(-floor.decoding // self._limits.groups)
-        runs = together(floor.ready, lane, share, self._busy(), floor.sizes())
+        runs = together(floor.ready, lane, share, self._busy(), floor.sizes)
         taken = set(runs)
         floor.ready = deque(run for run in floor.ready if run not in taken)
         runs.sort(key=lambda run: run.slot or 0)
