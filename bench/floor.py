@@ -65,17 +65,26 @@ def with_one_that_ends(group: list[Object]) -> list[Object]:
     ]
 
 
+def _owned(obj: Object, account: Object) -> Object:
+    """The children of a resource have an owner, which the garbage collector looks at."""
+    owner = {
+        "apiVersion": "v1", "kind": "ServiceAccount", "name": account["metadata"]["name"],
+        "uid": account["metadata"]["uid"], "controller": True, "blockOwnerDeletion": True,
+    }  # fmt: skip
+    return {**obj, "metadata": {**obj["metadata"], "ownerReferences": [owner]}}
+
+
 async def _in_turn(client: Client, namespace: str, groups: list[list[Object]]) -> None:
     """Pods are refused before their ServiceAccount, which is the first of a group."""
     kinds = {kind.kind: kind for kind in CHILDREN}
     slots = asyncio.Semaphore(AT_ONCE)
 
-    async def one(obj: Object) -> None:
+    async def one(obj: Object) -> Object:
         async with slots:
-            await client.create(kinds[obj["kind"]].place(namespace), obj)
+            return await client.create(kinds[obj["kind"]].place(namespace), obj)
 
     async def group(account: Object, *others: Object) -> None:
-        await one(account)
-        await asyncio.gather(*map(one, others))
+        made = await one(account)
+        await asyncio.gather(*(one(_owned(obj, made)) for obj in others))
 
     await asyncio.gather(*(group(*objects) for objects in groups))

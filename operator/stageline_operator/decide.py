@@ -64,6 +64,7 @@ def decide(observed: Observed, settings: RenderSettings, now: datetime) -> Decis
         status_waits=told.waits,
         notices=_notices(observed, told.status),
         deeds=known.notices,
+        reading=planned.reading,
         again=_soonest(
             told.again,
             healing.again,
@@ -87,7 +88,13 @@ def _look(
     """The revision that is asked for, and where everything stands."""
     records, own_pods = read_records(observed), observed.of(POD)
     planned = planning(
-        observed.resource, deployment, records.values(), own_pods, settings, observed.nodes
+        observed.resource,
+        deployment,
+        records.values(),
+        own_pods,
+        settings,
+        observed.nodes,
+        observed.profiles,
     )
     if planned.record is not None:
         records[planned.record.revision] = planned.record
@@ -133,7 +140,7 @@ def _next(
 
 def _profile_pod(observed: Observed, planned: Planning) -> tuple[Object, ...]:
     wished = planned.profile_pod
-    if wished is None or planned.record is not None:
+    if wished is None or planned.record is not None or planned.waits:
         return ()
     return () if wished["metadata"]["name"] in observed.of(POD) else (wished,)
 

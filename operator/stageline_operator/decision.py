@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from stageline_api.profile import ModelProfile
 from stageline_operator.kinds import Kind, Object
 
 
@@ -41,6 +42,18 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """That a model is read, which others may ask for as well."""
+
+    subject: str
+    """What tells one pod that reads a model from another (render.profile_pod)."""
+    own: bool = True
+    """Whether its own pod reads it; otherwise another resource's is waited for."""
+    profile: ModelProfile | None = None
+    """What the own pod has read; None: it is made here."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Everything that one reconcile does, in the order of the fields."""
 
@@ -63,5 +76,7 @@ class Decision:
     """Of what is done here to the children: the next decision will not see it any more."""
     wants_nodes: bool = False
     """Decide once more with the nodes of the cluster: until then it cannot be planned."""
+    reading: Reading | None = None
+    """None where nothing begins or ends, and nobody is waited for."""
     again: float | None = None
     """Seconds after which to look again though nothing may have changed."""

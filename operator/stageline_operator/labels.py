@@ -20,6 +20,9 @@ STAGE: Final = "stageline.dev/stage"
 APPLIED: Final = "stageline.dev/applied"
 """Annotation: hash of what the operator applied last; another hash is an older wish."""
 
+SUBJECT: Final = "stageline.dev/profile-subject"
+"""Annotation of a profile pod: pods that have the same in a namespace read the same."""
+
 STAGE_COMPONENT: Final = "stage"
 ROUTER_COMPONENT: Final = "router"
 PROFILE_COMPONENT: Final = "profile"

@@ -94,6 +94,16 @@ class PipelineReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedProfile:
+    """What the pod of another resource reads of a model, as it is since this one asks for it."""
+
+    profile: ModelProfile | None
+    """None while it still reads."""
+    wait: float = 0.0
+    """Seconds for which it is then worth waiting."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """One resource, its children and what its pipelines report, at one moment."""
 
@@ -116,7 +126,8 @@ class Observed:
     """Fields of the resource that the cluster's CRD is too old to keep."""
     conflict: str = ""
     """That another operator wants to serve it as well, a sentence; empty where none does."""
-
+    profiles: Mapping[str, SharedProfile] = field(default_factory=dict)
+    """By what tells one pod that reads a model from another (render.profile_pod)."""
     nodes: Nodes | None = None
     """None where they were not read: only a decision that asks for them has them."""
 

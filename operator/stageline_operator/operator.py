@@ -11,14 +11,16 @@ from typing import Final
 from stageline_operator import health
 from stageline_operator.cache import Cache, Key
 from stageline_operator.cluster import Cluster, ClusterError
+from stageline_operator.decision import Decision
 from stageline_operator.definition import Definition
 from stageline_operator.execution import child_of
-from stageline_operator.kinds import Object
+from stageline_operator.kinds import PIPELINE_DEPLOYMENT, Object, kind_of
 from stageline_operator.lists import Lists
 from stageline_operator.metrics import Metrics
 from stageline_operator.missing import Missing
 from stageline_operator.observed import Observed
 from stageline_operator.others import Others
+from stageline_operator.profiles import Profiles
 from stageline_operator.queue import Later, WorkQueue
 from stageline_operator.reconcile import Decide, Reconciler, soonest
 from stageline_operator.reports import PORT, Introductions, Reports, leaders
@@ -53,6 +55,7 @@ class Operator:
         )
         self._secrets = Secrets(cluster, self.cache)
         self._missing = Missing(cluster)
+        self._profiles = Profiles(self.queue.add)
         self.reports = Reports(self._reported, leader_port, self._secrets.channel)
         self.metrics = metrics or Metrics()
         self.metrics.gauges = self._gauges
@@ -66,6 +69,7 @@ class Operator:
             decide,
             settings,
             complete=self._complete,
+            decided=self._decided,
             rate=self.queue.rate,
         )
         self._introductions = Introductions()
@@ -78,6 +82,8 @@ class Operator:
         await self._definition.look()
         if self._others is not None:
             await self._others.first()
+        for key in self.cache.existing():
+            self._asked(key)
         self.queue.start()
         self._keepers = [
             asyncio.create_task(self._lists.keep(), name="lists"),
@@ -102,6 +108,8 @@ class Operator:
             return
         if event == "DELETED":
             self._reconciler.was_freed(key, child_of(obj))
+        elif kind_of(obj) == PIPELINE_DEPLOYMENT:
+            self._asked(key)
         self.queue.add(key)
 
     def watch_began_anew(self) -> None:
@@ -149,10 +157,12 @@ class Operator:
         if observed is None:
             self.queue.forget(key)
             self._introductions.forget(key)
+            self._profiles.forget(key)
         secrets = self._secrets.wait(key, self.cache.observed(key), _now())
         return soonest(again, secrets, self._missing.wait(key, _now()))
 
     def _complete(self, key: Key, observed: Observed) -> Observed:
+        self._asked(key)  # a list may have told of it, or an answer
         return replace(
             observed,
             reports=self.reports.of(key),
@@ -160,7 +170,15 @@ class Operator:
             lacks=self._missing.of(key),
             dropped=self._definition.dropped,
             conflict=self._conflict(key.namespace),
+            profiles=self._profiles.of(key, _now()),
         )
+
+    def _asked(self, key: Key) -> None:
+        if (resource := self.cache.resource(key)) is not None:
+            self._profiles.asked(key, resource, _now())
+
+    def _decided(self, key: Key, decision: Decision) -> None:
+        self._profiles.decided(key, decision.reading, _now())
 
     def _failed(self, key: Key, error: Exception, wait: float) -> None:
         if isinstance(error, Later):

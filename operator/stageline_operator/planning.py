@@ -1,39 +1,28 @@
 """From a resource to the revision that it asks for: profile, plan, record. Pure.
 
-A profile is taken once: its pod is made, ends with the profile as its termination message, and is
-deleted when the profile stands in the record of a revision. Later revisions of the same model take
-it from there. What the plan refuses never becomes a revision, so no stage pod is ever made of it.
+What the plan refuses never becomes a revision, so no stage pod is ever made of it.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-from pydantic import ValidationError
+from types import MappingProxyType
+from typing import NamedTuple
 
 from stageline_api.plan import Plan, PlanError, plan
 from stageline_api.plan_request import PlanRequest, plan_request
 from stageline_api.profile import ModelProfile
 from stageline_api.rendering import RenderError, speaks_tls
 from stageline_api.resource import PipelineDeployment
+from stageline_operator.decision import Reading
 from stageline_operator.devices import Nodes, answered, asks_nodes
 from stageline_operator.kinds import Object
-from stageline_operator.observed import PodKey, RevisionRecord
-from stageline_operator.render import profile_pod as profile_pod_of
-from stageline_operator.render import (
-    profile_subject,
-    revision,
-    router_deployment,
-    stage_pod,
-)
+from stageline_operator.observed import PodKey, RevisionRecord, SharedProfile
+from stageline_operator.profiling import Profiling, profiling
+from stageline_operator.render import revision, router_deployment, stage_pod
 from stageline_operator.settings import RenderSettings
 
-_LARGEST_PROFILE = 4 << 20
 _NODES_AGAIN_SECONDS = 60.0
 """While the nodes that there are do not do: another one may join, and nobody tells."""
 
@@ -45,6 +34,8 @@ class Planning:
     record: RevisionRecord | None = None
     profile_pod: Object | None = None
     """The pod that takes the profile, as it should be, until a stored record has the profile."""
+    reading: Reading | None = None
+    """What its profile means for others who want the same."""
     refused: str = ""
     """The reason of a refusal that only another spec can mend, in one word."""
     message: str = ""
@@ -54,6 +45,11 @@ class Planning:
     again: float | None = None
     """Seconds after which it may go otherwise, though nobody tells."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether the pod of another resource reads the model."""
+        return self.reading is not None and not self.reading.own
+
 
 def planning(
     resource: Object,
@@ -62,15 +58,17 @@ def planning(
     pods: Mapping[str, Object],
     settings: RenderSettings,
     nodes: Nodes | None = None,
+    profiles: Mapping[str, SharedProfile] = MappingProxyType({}),
 ) -> Planning:
     """Where the resource stands between its spec and a revision that can be started.
 
     `records` are those of its revisions, `pods` its own by name, `nodes` those of the cluster, if
-    they were read.
+    they were read, `profiles` what pods of others read, by subject.
     """
     known = sorted(records, key=lambda record: record.number)
     try:
-        return _planning(resource, deployment, known, pods, settings, nodes)
+        seen = profiling(resource, deployment, known, pods, profiles, settings)
+        return _planning(resource, deployment, known, seen, settings, nodes)
     except _DoNotFitError as error:
         again = _NODES_AGAIN_SECONDS
         return Planning(refused="PlanRefused", message=str(error), again=again)
@@ -86,50 +84,28 @@ def _planning(
     resource: Object,
     deployment: PipelineDeployment,
     known: list[RevisionRecord],
-    pods: Mapping[str, Object],
+    seen: Profiling,
     settings: RenderSettings,
     nodes: Nodes | None,
 ) -> Planning:
     """The same; what is refused is raised."""
-    profile, profile_pod = _known_profile(deployment, known), None
+    pod, profile, reading = seen.pod, seen.profile, seen.reading
     if profile is None:
-        profile_pod = profile_pod_of(resource, deployment, settings)
-        profile, complaint = _fresh_profile(pods.get(profile_pod["metadata"]["name"]))
-        if profile is None:
-            return Planning(profile_pod=profile_pod, message=complaint)
-        _check_same_model(deployment, profile, known)
+        return Planning(profile_pod=pod, reading=reading, message=seen.complaint, again=seen.again)
+    _check_same_model(deployment, profile, known)
     request = plan_request(deployment)
     planned = _known_plan(deployment, request, profile, known)
     if planned is None and nodes is None and asks_nodes(request):
-        return Planning(profile_pod=profile_pod, wants_nodes=True)
+        return Planning(profile_pod=pod, wants_nodes=True)
     planned = planned or _made_plan(profile, request, nodes or Nodes())
     record = _record(deployment, profile, planned, known, settings)
     if record not in known:
         _check_renders(resource, deployment, record, settings)
-    return Planning(record=record, profile_pod=profile_pod)
-
-
-def read_profile(message: str) -> ModelProfile:
-    """The profile in a termination message: base64 of zlib of its JSON; ValueError otherwise."""
-    packed = base64.b64decode(message, validate=True)
-    opened = zlib.decompressobj()
-    text = opened.decompress(packed, _LARGEST_PROFILE)
-    return ModelProfile.model_validate_json(text)
+    return Planning(record=record, profile_pod=pod, reading=reading)
 
 
 class _OtherModelError(Exception):
     """The spec names a model that clients of the old one would not know."""
-
-
-def _known_profile(
-    deployment: PipelineDeployment, known: list[RevisionRecord]
-) -> ModelProfile | None:
-    subject = profile_subject(deployment)
-    for record in reversed(known):
-        before = deployment.model_copy(update={"spec": record.spec})
-        if profile_subject(before) == subject:
-            return record.profile
-    return None
 
 
 class _DoNotFitError(PlanError):
@@ -166,25 +142,6 @@ def _made_plan(profile: ModelProfile, request: PlanRequest, nodes: Nodes) -> _Pl
     except PlanError as error:
         raise _DoNotFitError(f"{error}; {answer.words}") from error
     return _Planned(made, answer.words if made.memory_checked == answer.known else "")
-
-
-def _fresh_profile(pod: Object | None) -> tuple[ModelProfile | None, str]:
-    ended = _ended(pod)
-    if ended is None or ended.get("exitCode") != 0:
-        return None, ""
-    try:
-        return read_profile(ended.get("message", "")), ""
-    except (ValidationError, ValueError, binascii.Error, zlib.error):
-        return None, (
-            "the profile that the worker image wrote cannot be read: run operator and worker "
-            "images of the same version"
-        )
-
-
-def _ended(pod: Object | None) -> dict[str, Any] | None:
-    statuses = ((pod or {}).get("status") or {}).get("containerStatuses") or []
-    states = (status.get("state", {}).get("terminated") for status in statuses)
-    return next((state for state in states if state), None)
 
 
 def _check_same_model(

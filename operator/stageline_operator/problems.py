@@ -106,7 +106,8 @@ def _of_profile(situation: Situation, planning: Planning) -> Problem:
         if truth.reason and not truth.deleting:
             words = f"the profile of the model (pod {name}): {_why(truth, name)}"
             return Problem(Reason.PROFILE_FAILED, words)
-    words = f"the model's sizes are being read before it is cut (pod {name})"
+    reader = "the pod of another PipelineDeployment" if planning.waits else f"pod {name}"
+    words = f"the model's sizes are being read before it is cut ({reader})"
     return Problem(Reason.PROFILING, words)
 
 

@@ -37,6 +37,8 @@ from stageline_operator.settings import RenderSettings
 Decide = Callable[[Observed, RenderSettings, datetime], Decision]
 Complete = Callable[[Key, Observed], Observed]
 """Adds what others than the API server know of a resource."""
+Decided = Callable[[Key, Decision], None]
+"""Learns of a decision before it is carried out."""
 
 _ROUNDS: Final = 3
 """Decisions in one reconcile: what is refused in the third is tried at the next."""
@@ -53,6 +55,7 @@ class Reconciler:
         settings: RenderSettings,
         *,
         complete: Complete = lambda key, observed: observed,
+        decided: Decided = lambda key, decision: None,
         rate: Callable[[], float] = float,
         at_once: int = 64,
     ) -> None:
@@ -61,6 +64,7 @@ class Reconciler:
         self._decide = decide
         self._settings = settings
         self._complete = complete
+        self._tell_decided = decided
         self._nodes = NodeReader(cluster)
         self._rate = rate
         self._slots = asyncio.Semaphore(at_once)
@@ -88,6 +92,7 @@ class Reconciler:
             memory = self._memories[key]
             one = Execution(self._cluster, self._cache, key, observed, memory)
             decision = await self._decided(observed)
+            self._tell_decided(key, decision)
             try:
                 if await one.effects(decision, self._slots):
                     await one.tell(decision, self._rate())

@@ -195,6 +195,6 @@ async def test_what_asks_for_nodes_is_decided_once_more_with_them():
 def test_a_decision_has_no_field_that_reconciling_does_not_know():
     known = {
         "first", "apply", "patch", "delete", "create", "status", "status_waits", "notices", "deeds",
-        "wants_nodes", "again",
+        "wants_nodes", "reading", "again",
     }  # fmt: skip
     assert {field.name for field in dataclasses.fields(Decision)} == known

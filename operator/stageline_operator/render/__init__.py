@@ -5,7 +5,7 @@ Each gives a whole object with labels and its owner; RenderError says what canno
 
 from stageline_api.rendering import RenderError, revision
 from stageline_operator.render.metadata import owner_reference
-from stageline_operator.render.profile import profile_pod, profile_subject
+from stageline_operator.render.profile import profile_pod, profile_subject, subject_of
 from stageline_operator.render.router import (
     DOCUMENT_HASH,
     document_hash,
@@ -44,4 +44,5 @@ __all__ = [
     "stage_labels",
     "stage_pod",
     "stages_service",
+    "subject_of",
 ]

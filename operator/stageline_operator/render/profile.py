@@ -10,7 +10,7 @@ from stageline_api.pods import PodTemplate
 from stageline_api.resource import PipelineDeployment
 from stageline_operator import names
 from stageline_operator.kinds import POD, Object
-from stageline_operator.labels import PROFILE_COMPONENT
+from stageline_operator.labels import PROFILE_COMPONENT, SUBJECT
 from stageline_operator.render import pods
 from stageline_operator.render.metadata import child, owner
 from stageline_operator.render.patching import Patched, patched
@@ -37,7 +37,7 @@ def profile_pod(
     """The pod for the model of `deployment`; RenderError when it cannot be read.
 
     Its name changes with all that is in it, so that one which cannot start is given up as soon as
-    the spec or the operator's settings say otherwise.
+    the spec or the operator's settings say otherwise. Its subject does too, but for whose it is.
     """
     spec = deployment.spec
     source = model_source(owner(resource), spec.model, settings)
@@ -58,12 +58,24 @@ def profile_pod(
         tolerations=pods.tolerations(spec),
     )
     made = child(resource, POD, "", PROFILE_COMPONENT, spec=body)
-    made["metadata"]["annotations"] = {pods.DEFAULT_CONTAINER: CONTAINER}
-    where = Patched(owner(resource), CONTAINER, "spec.podTemplate")
-    made = patched(made, _of_profile(spec.pod_template), where)
-    subject = _hash([made["spec"], profile_subject(deployment)])
+    subject = _subject(deployment, body)
+    made["metadata"]["annotations"] = {pods.DEFAULT_CONTAINER: CONTAINER, SUBJECT: subject}
     made["metadata"]["name"] = names.profile_pod(owner(resource), subject)
-    return made
+    where = Patched(owner(resource), CONTAINER, "spec.podTemplate")
+    return patched(made, _of_profile(spec.pod_template), where)
+
+
+def subject_of(pod: Object) -> str:
+    """What tells a profile pod from others: equal in a namespace where they read the same."""
+    subject: str = pod["metadata"]["annotations"][SUBJECT]
+    return subject
+
+
+def _subject(deployment: PipelineDeployment, body: Object) -> str:
+    """Of all that makes a difference to what is read, which the own ServiceAccount does not."""
+    template = _of_profile(deployment.spec.pod_template)
+    patch = template.model_dump() if template is not None else None
+    return _hash([{**body, "serviceAccountName": ""}, patch, profile_subject(deployment)])
 
 
 def _of_profile(template: PodTemplate | None) -> PodTemplate | None:

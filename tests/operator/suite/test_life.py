@@ -268,3 +268,22 @@ async def test_a_change_rolls_out_and_leaves_only_the_new(world):
 
         await world.eventually(only_new, "the old pipeline is gone")
     assert before["status"]["plan"]["revision"] != after["status"]["plan"]["revision"]
+
+
+async def test_resources_that_ask_for_a_model_together_have_it_read_once(world):
+    names = [f"llama-{number}" for number in range(6)]
+    for name in names:
+        await world.create(name)
+    async with world.operating():
+        for name in names:
+            await world.settled(name)
+        assert len(_profiles_of(world)) == 1, _profiles_of(world)
+        await world.create("late")
+        await world.settled("late")
+    assert len(_profiles_of(world)) == 2, "the model may have changed before the last one asked"
+
+
+def _profiles_of(world):
+    """The pods that have read a model, by the path on which each was deleted."""
+    deleted = (seen.path for seen in world.proxy.seen if seen.method == "DELETE")
+    return [path for path in deleted if "-profile-" in path]
