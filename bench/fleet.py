@@ -44,6 +44,8 @@ class Fleet:
     number: int
     pretence: Pretence
     node_label: tuple[str, str]
+    own_models: bool = False
+    """Instead of one for all."""
 
     @property
     def pods(self) -> int:
@@ -96,6 +98,7 @@ async def make_resources(server: Server, namespace: str, fleet: Fleet) -> None:
 def resource(name: str, fleet: Fleet) -> Object:
     """One PipelineDeployment, whose pods go to the fake nodes."""
     label, value = fleet.node_label
+    model = name if fleet.own_models else "llama"
     where: Object = {
         "nodeSelector": {label: value},
         "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}],
@@ -105,7 +108,7 @@ def resource(name: str, fleet: Fleet) -> Object:
         "kind": DEPLOYED.kind,
         "metadata": {"name": name},
         "spec": {
-            "model": {"uri": "hf://example/llama@main", "maxModelLen": 4096},
+            "model": {"uri": f"hf://example/{model}@main", "maxModelLen": 4096},
             "pipeline": {"stages": fleet.pretence.stages},
             "resources": {"limits": {"nvidia.com/gpu": 1}},
             **where,

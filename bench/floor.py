@@ -1,6 +1,6 @@
 """The floor of scale.py: the same children made by a plain client, that waits for nothing.
 
-Once without and once with the pod of each resource that comes and goes, of which nothing is left.
+Where each resource is of another model also the pod that comes and goes, of which nothing is left.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ operator sends to the pods' addresses is led to this machine, for which the run 
 iptables. With `--no-nodes` a bare API server is enough: a process here stands in for nodes and
 controllers (standin.py), and gives pods addresses on loopback. One process here reports for all
 pipelines as their leaders would (fakeworker.py). The operator is the real one, as a process of its
-own. All parts make the same objects in a namespace of their own, with as many requests at once;
-the floor waits for nothing on the way and knows beforehand what to make, so it needs no profile
-pods. A second floor makes, and deletes when it has ended, one for each all the same.
+own. Both parts make the same objects in a namespace of their own, with as many requests at once;
+the floor waits for nothing on the way and knows beforehand what to make. All resources are of one
+model, which few pods read for all of them; with `--own-models` each is of another, and the floor
+makes a pod that reads it for each as well, and deletes it when it has ended.
 """
 
 from __future__ import annotations
@@ -44,8 +45,6 @@ MANY: Final = 100
 SETTLE_SECONDS: Final = 15.0
 """After the last is Ready: what trails behind belongs to the start."""
 STANDSTILL_SECONDS: Final = 10.0
-FLOOR: Final = "floor"
-FULL_FLOOR: Final = "floor with profile pods"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def main() -> None:
     run = _arguments()
     mark = secrets.token_hex(3)
     ours = f"stageline-scale-{mark}"
-    floors = {FLOOR: f"stageline-floor-{mark}", FULL_FLOOR: f"stageline-full-{mark}"}
+    plain = f"stageline-floor-{mark}"
     with by_kubeconfig() as (kubeconfig, server):
         asyncio.run(prepare(server))
         with working(server, run.fleet.pretence) as worked, _leading(run, worked):
@@ -92,20 +91,20 @@ def main() -> None:
                     measured = measure(operator, server, ours, run, worked)
                     children = asyncio.run(children_of(server, ours))
                 asyncio.run(remove(server, run.fleet, ours))
-                took = {}
-                for name, namespace in floors.items():
-                    groups = children if name == FLOOR else [*map(with_one_that_ends, children)]
-                    took[name] = measure_floor(server, namespace, groups, run, worked)
-                    asyncio.run(remove(server, run.fleet, namespace))
+                groups = [*map(with_one_that_ends, children)] if run.fleet.own_models else children
+                floor = measure_floor(server, plain, groups, run, worked)
             finally:
-                asyncio.run(remove(server, run.fleet, ours, *floors.values()))
-    tell(run, measured, took, children)
+                asyncio.run(remove(server, run.fleet, ours, plain))
+    tell(run, measured, floor, children)
 
 
 def _arguments() -> Run:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("number", type=int, nargs="?", default=20, help="PipelineDeployments")
     parser.add_argument("--stages", type=int, default=4, help="of each pipeline")
+    parser.add_argument(
+        "--own-models", action="store_true", help="a model for each, instead of one for all"
+    )
     parser.add_argument("--rest", type=float, default=30.0, help="seconds of rest to look at")
     parser.add_argument(
         "--no-nodes", action="store_true", help="stand in for nodes and controllers: there are none"
@@ -120,7 +119,7 @@ def _arguments() -> Run:
     pretence = Pretence(told.stages, nodes=told.no_nodes)
     default = Path(tempfile.gettempdir()) / f"stageline-scale-{os.getpid()}.log"
     return Run(
-        Fleet(told.number, pretence, (label, value)), told.rest,
+        Fleet(told.number, pretence, (label, value), told.own_models), told.rest,
         "" if told.no_nodes else told.pod_network, told.log or default,
     )  # fmt: skip
 
@@ -200,7 +199,7 @@ def _bench(worked: Worked) -> dict[str, int]:
 def tell(
     run: Run,
     took: Measured,
-    floors: dict[str, tuple[float, Cost]],
+    floor: tuple[float, Cost],
     children: list[list[Object]],
 ) -> None:
     """Print it all."""
@@ -208,15 +207,16 @@ def tell(
     kinds = Counter(obj["kind"] for group in children for obj in group)
     each = ", ".join(f"{count / number:g} {kind}" for kind, count in kinds.most_common())
     cpu = 1000 * (took.cpu - took.start_cpu) / number
-    print(f"{number} PipelineDeployments of {run.fleet.pretence.stages} stages and a router")
-    print(f"children of each: {each}; and a profile pod that comes and goes")
+    models = "each of a model of its own" if run.fleet.own_models else "all of one model"
+    print(
+        f"{number} PipelineDeployments of {run.fleet.pretence.stages} stages and a router, {models}"
+    )
+    print(f"children of each: {each}")
     print()
     show(
         Line("all Ready by the operator", took.seconds, "s"),
-        Line("all Ready by a plain client (the floor)", floors[FLOOR][0], "s"),
-        Line("operator / floor", took.seconds / floors[FLOOR][0], "x", 1.25),
-        Line("the floor with profile pods", floors[FULL_FLOOR][0], "s"),
-        Line("operator / floor with profile pods", took.seconds / floors[FULL_FLOOR][0], "x", 1.25),
+        Line("all Ready by a plain client (the floor)", floor[0], "s"),
+        Line("operator / floor", took.seconds / floor[0], "x", 1.25),
         Line("CPU a resource, start included", 1000 * took.cpu / number, "ms", 50),
         Line("CPU a resource, after the start", cpu, "ms"),
         Line("CPU of the start", took.start_cpu, "s"),
@@ -229,8 +229,7 @@ def tell(
     print("\nAPI calls a resource, by verb and kind:")
     breakdown(took.calls, number)
     print("\nUntil all were Ready, by process (of every cluster on this machine):\n")
-    costs = {name: spent for name, (_, spent) in floors.items()}
-    print(table({"operator's run": took.costs, **costs}, number))
+    print(table({"operator's run": took.costs, "floor": floor[1]}, number))
 
 
 if __name__ == "__main__":
