@@ -12,9 +12,9 @@ from stageline_operator.decision import Reading
 from stageline_operator.observed import SharedProfile
 from stageline_operator.profiles import PATIENCE_SECONDS, Profiles
 from stageline_operator.render import profile_pod, subject_of
-from support.objects import deployment, resource
+from support.objects import deployment
 from support.profiles import dense
-from support.world import SETTINGS, world
+from support.world import SETTINGS, World, world
 
 A, B, C = (Key("default", name) for name in "abc")
 PROFILE = dense()
@@ -133,7 +133,7 @@ def test_profiles_are_dropped_after_a_minute():
 
 
 def subject(name="llama", **spec):
-    found = resource(**spec)
+    found = World(**spec).resource
     found["metadata"]["name"] = name
     return subject_of(profile_pod(found, deployment(found), SETTINGS))
 
@@ -171,7 +171,7 @@ def test_while_another_pod_reads_none_is_made():
     assert found.reading is not None
     assert not found.reading.own
     told = {one["type"]: one["message"] for one in found.status["conditions"]}
-    assert "by the pod of another PipelineDeployment" in told["Planned"]
+    assert "(the pod of another PipelineDeployment)" in told["Planned"]
 
 
 def test_what_another_pod_has_read_is_planned_from():
