@@ -24,7 +24,8 @@ print(*project["dependencies"], *extra, sep="\n")' "$extra" >"/opt/$extra.txt" |
 
 FROM build AS code
 COPY . .
-RUN /opt/build/bin/pip wheel --quiet --no-deps --wheel-dir /opt/wheel . \
+RUN /opt/build/bin/pip install --quiet --constraint requirements.lock hatchling \
+    && /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /opt/wheel . \
     && python -m zipfile -e /opt/wheel/*.whl /opt/code && python -m compileall -q /opt/code
 
 # What an image of ours is before anything is installed: nobody's, with all that it writes in /tmp.

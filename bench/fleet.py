@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, product
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ CHILDREN: Final = (
     POD,
 )
 OWNER: Final = "stageline.dev/deployment"
+PER_NAMESPACE: Final = 200
 AT_ONCE: Final = 32
 """Requests; the operator has as many connections."""
 _LOOK_SECONDS: Final = 0.25
@@ -46,6 +48,12 @@ class Fleet:
     node_label: tuple[str, str]
     own_models: bool = False
     """Instead of one for all."""
+    per_namespace: int = PER_NAMESPACE
+    """PipelineDeployments, at most."""
+
+    def namespaces(self, name: str) -> list[str]:
+        """As many as it takes."""
+        return [f"{name}-{number}" for number in range(-(-self.number // self.per_namespace))]
 
     @property
     def pods(self) -> int:
@@ -72,12 +80,14 @@ async def prepare(server: Server) -> None:
                 return
 
 
-async def revive(server: Server, namespace: str) -> None:
+async def revive(server: Server, namespaces: Sequence[str]) -> None:
     """Make pods Ready again whose fake node was late with a heartbeat, as a kubelet would."""
     async with connected(server) as client:
-        pods = await client.list(POD.place(namespace), labels=OWNER, fields="status.phase=Running")
-        await together(client.merge_patch(POD.of(pod), _alive(pod), subresource="status")
-                        for pod in pods if not _is_ready(pod))  # fmt: skip
+        for namespace in namespaces:
+            place = POD.place(namespace)
+            pods = await client.list(place, labels=OWNER, fields="status.phase=Running")
+            await together(client.merge_patch(POD.of(pod), _alive(pod), subresource="status")
+                            for pod in pods if not _is_ready(pod))  # fmt: skip
 
 
 def _alive(pod: Object) -> Object:
@@ -86,13 +96,14 @@ def _alive(pod: Object) -> Object:
     return {"status": {"conditions": ready}}
 
 
-async def make_resources(server: Server, namespace: str, fleet: Fleet) -> None:
+async def make_resources(server: Server, namespaces: Sequence[str], fleet: Fleet) -> None:
     """All of them, as fast as they are taken."""
     async with connected(server) as client:
-        await client.create(NAMESPACE.place(), namespace_of(namespace))
-        place = DEPLOYED.place(namespace)
+        for namespace in namespaces:
+            await client.create(NAMESPACE.place(), namespace_of(namespace))
         made = (resource(f"llama-{number}", fleet) for number in range(fleet.number))
-        await together(client.create(place, one) for one in made)
+        places = map(DEPLOYED.place, cycle(namespaces))
+        await together(client.create(place, one) for place, one in zip(places, made, strict=False))
 
 
 def resource(name: str, fleet: Fleet) -> Object:
@@ -119,21 +130,22 @@ def resource(name: str, fleet: Fleet) -> Object:
     }
 
 
-async def confirm(server: Server, namespace: str, fleet: Fleet) -> None:
+async def confirm(server: Server, namespaces: Sequence[str], fleet: Fleet) -> None:
     """The API server says the same."""
     async with connected(server) as client:
-        found = await client.list(DEPLOYED.place(namespace))
+        found = [one for namespace in namespaces
+                 for one in await client.list(DEPLOYED.place(namespace))]  # fmt: skip
         ready = sum(map(_is_ready, found))
-        pods = await count_pods(client, namespace)
+        pods = await count_pods(client, namespaces)
     if (ready, pods) != (fleet.number, fleet.pods):
         raise SystemExit(f"{ready} of {fleet.number} are Ready, with {pods} pods, not {fleet.pods}")
 
 
-async def children_of(server: Server, namespace: str) -> list[list[Object]]:
+async def children_of(server: Server, namespaces: Sequence[str]) -> list[list[Object]]:
     """What the operator made, by resource, as somebody else would make it."""
     groups: dict[str, list[Object]] = {}
     async with connected(server) as client:
-        for kind in CHILDREN:
+        for namespace, kind in product(namespaces, CHILDREN):
             for obj in await client.list(kind.place(namespace), labels=OWNER):
                 if any(ref["kind"] == DEPLOYED.kind for ref in _owners(obj)):
                     groups.setdefault(obj["metadata"]["labels"][OWNER], []).append(afresh(obj))
@@ -163,15 +175,18 @@ async def together(calls: Iterable[object]) -> None:
     await asyncio.gather(*map(one, calls))
 
 
-async def count_pods(client: Client, namespace: str) -> int:
+async def count_pods(client: Client, namespaces: Sequence[str]) -> int:
     """How many there are; the API server counts, so that looking costs next to nothing."""
-    found = await client.get(f"{POD.place(namespace)}?limit=1")
-    return len(found["items"]) + int(found["metadata"].get("remainingItemCount", 0))
+    found = [await client.get(f"{POD.place(namespace)}?limit=1") for namespace in namespaces]
+    more = (int(one["metadata"].get("remainingItemCount", 0)) for one in found)
+    return sum(more) + sum(len(one["items"]) for one in found)
 
 
-async def waiting_pods(client: Client, namespace: str) -> int:
+async def waiting_pods(client: Client, namespaces: Sequence[str]) -> int:
     """Pods that do not run; a fake node's pod is Ready from the moment that it runs."""
-    return len(await client.list(POD.place(namespace), fields="status.phase!=Running"))
+    places = map(POD.place, namespaces)
+    found = [await client.list(place, fields="status.phase!=Running") for place in places]
+    return sum(map(len, found))
 
 
 async def remove(server: Server, fleet: Fleet, *namespaces: str) -> None:

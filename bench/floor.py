@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from itertools import cycle
 from typing import Final
 
 from access import Server, connected
@@ -28,27 +30,31 @@ PATIENCE_SECONDS: Final = 900.0
 
 
 async def plainly(
-    server: Server, namespace: str, groups: list[list[Object]], fleet: Fleet, look_seconds: float
+    server: Server,
+    namespaces: Sequence[str],
+    groups: list[list[Object]],
+    fleet: Fleet,
+    look_seconds: float,
 ) -> float:
     """Seconds from the first request until every pod is Ready, and each that ends is deleted."""
     async with connected(server) as client:
-        await client.create(NAMESPACE.place(), namespace_of(namespace))
+        for namespace in namespaces:
+            await client.create(NAMESPACE.place(), namespace_of(namespace))
         began = time.monotonic()
-        await _in_turn(client, namespace, groups)
-        while not await _are_there(client, namespace, fleet):
+        await _in_turn(client, namespaces, groups)
+        while not await _are_there(client, namespaces, fleet):
             if time.monotonic() > began + PATIENCE_SECONDS:
                 raise SystemExit(f"the floor's pods are not Ready after {PATIENCE_SECONDS:g} s")
             await asyncio.sleep(look_seconds)
         return time.monotonic() - began
 
 
-async def _are_there(client: Client, namespace: str, fleet: Fleet) -> bool:
-    ended = await client.list(
-        POD.place(namespace), labels=PROFILE_PODS, fields="status.phase=Succeeded"
-    )
-    await together(client.delete(POD.of(pod)) for pod in ended)
-    return await count_pods(client, namespace) == fleet.pods and not await waiting_pods(
-        client, namespace
+async def _are_there(client: Client, namespaces: Sequence[str], fleet: Fleet) -> bool:
+    for place in map(POD.place, namespaces):
+        ended = await client.list(place, labels=PROFILE_PODS, fields="status.phase=Succeeded")
+        await together(client.delete(POD.of(pod)) for pod in ended)
+    return await count_pods(client, namespaces) == fleet.pods and not await waiting_pods(
+        client, namespaces
     )
 
 
@@ -74,17 +80,18 @@ def _owned(obj: Object, account: Object) -> Object:
     return {**obj, "metadata": {**obj["metadata"], "ownerReferences": [owner]}}
 
 
-async def _in_turn(client: Client, namespace: str, groups: list[list[Object]]) -> None:
+async def _in_turn(client: Client, namespaces: Sequence[str], groups: list[list[Object]]) -> None:
     """Pods are refused before their ServiceAccount, which is the first of a group."""
     kinds = {kind.kind: kind for kind in CHILDREN}
     slots = asyncio.Semaphore(AT_ONCE)
 
-    async def one(obj: Object) -> Object:
+    async def one(namespace: str, obj: Object) -> Object:
         async with slots:
             return await client.create(kinds[obj["kind"]].place(namespace), obj)
 
-    async def group(account: Object, *others: Object) -> None:
-        made = await one(account)
-        await asyncio.gather(*(one(_owned(obj, made)) for obj in others))
+    async def group(namespace: str, account: Object, *others: Object) -> None:
+        made = await one(namespace, account)
+        await asyncio.gather(*(one(namespace, _owned(obj, made)) for obj in others))
 
-    await asyncio.gather(*(group(*objects) for objects in groups))
+    placed = zip(cycle(namespaces), groups, strict=False)
+    await asyncio.gather(*(group(namespace, *objects) for namespace, objects in placed))

@@ -7,7 +7,7 @@ operator sends to the pods' addresses is led to this machine, for which the run 
 iptables. With `--no-nodes` a bare API server is enough: a process here stands in for nodes and
 controllers (standin.py), and gives pods addresses on loopback. One process here reports for all
 pipelines as their leaders would (fakeworker.py). The operator is the real one, as a process of its
-own. Both parts make the same objects in a namespace of their own, with as many requests at once;
+own. Both parts make the same objects in namespaces of their own, with as many requests at once;
 the floor waits for nothing on the way and knows beforehand what to make. All resources are of one
 model, which few pods read for all of them; with `--own-models` each is of another, and the floor
 makes a pod that reads it for each as well, and deletes it when it has ended.
@@ -24,7 +24,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,7 +32,16 @@ from typing import Final
 from access import Server, by_kubeconfig
 from cost import Cost, cost, table
 from fakeworker import WORKER_PORT, Pretence, Worked, working
-from fleet import Fleet, children_of, confirm, make_resources, prepare, remove, revive
+from fleet import (
+    PER_NAMESPACE,
+    Fleet,
+    children_of,
+    confirm,
+    make_resources,
+    prepare,
+    remove,
+    revive,
+)
 from floor import PATIENCE_SECONDS, plainly, with_one_that_ends
 from report import Line, breakdown, show
 from watched import Calls, Operator, operating, writes
@@ -40,8 +49,8 @@ from watched import Calls, Operator, operating, writes
 from stageline_local.client import Object
 
 LOOK_SECONDS: Final = 0.25
-MANY: Final = 100
-"""From so many on, looking as often would be felt in the figures."""
+LOOKS_A_START: Final = 100
+"""About: looking more often would be felt in the figures, as each look counts all resources."""
 SETTLE_SECONDS: Final = 15.0
 """After the last is Ready: what trails behind belongs to the start."""
 STANDSTILL_SECONDS: Final = 10.0
@@ -60,7 +69,7 @@ class Run:
     @property
     def look_seconds(self) -> float:
         """From one look at how far it is to the next."""
-        return LOOK_SECONDS if self.fleet.number < MANY else 1.0
+        return max(LOOK_SECONDS, self.fleet.number / 4 / LOOKS_A_START)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,8 @@ class Measured:
 def main() -> None:
     run = _arguments()
     mark = secrets.token_hex(3)
-    ours = f"stageline-scale-{mark}"
-    plain = f"stageline-floor-{mark}"
+    ours = run.fleet.namespaces(f"stageline-scale-{mark}")
+    plain = run.fleet.namespaces(f"stageline-floor-{mark}")
     with by_kubeconfig() as (kubeconfig, server):
         asyncio.run(prepare(server))
         with working(server, run.fleet.pretence) as worked, _leading(run, worked):
@@ -90,11 +99,11 @@ def main() -> None:
                 with operating(["--kubeconfig", str(kubeconfig)], run.log) as operator:
                     measured = measure(operator, server, ours, run, worked)
                     children = asyncio.run(children_of(server, ours))
-                asyncio.run(remove(server, run.fleet, ours))
+                asyncio.run(remove(server, run.fleet, *ours))
                 groups = [*map(with_one_that_ends, children)] if run.fleet.own_models else children
                 floor = measure_floor(server, plain, groups, run, worked)
             finally:
-                asyncio.run(remove(server, run.fleet, ours, plain))
+                asyncio.run(remove(server, run.fleet, *ours, *plain))
     tell(run, measured, floor, children)
 
 
@@ -105,6 +114,10 @@ def _arguments() -> Run:
     parser.add_argument(
         "--own-models", action="store_true", help="a model for each, instead of one for all"
     )
+    parser.add_argument(
+        "--per-namespace", type=int, default=PER_NAMESPACE,
+        help="resources in a namespace, at most: some controllers look at all of it for each pod",
+    )  # fmt: skip
     parser.add_argument("--rest", type=float, default=30.0, help="seconds of rest to look at")
     parser.add_argument(
         "--no-nodes", action="store_true", help="stand in for nodes and controllers: there are none"
@@ -119,7 +132,8 @@ def _arguments() -> Run:
     pretence = Pretence(told.stages, nodes=told.no_nodes)
     default = Path(tempfile.gettempdir()) / f"stageline-scale-{os.getpid()}.log"
     return Run(
-        Fleet(told.number, pretence, (label, value), told.own_models), told.rest,
+        Fleet(told.number, pretence, (label, value), told.own_models, told.per_namespace),
+        told.rest,
         "" if told.no_nodes else told.pod_network, told.log or default,
     )  # fmt: skip
 
@@ -148,16 +162,16 @@ def _leading(run: Run, worked: Worked) -> Iterator[None]:
 
 
 def measure(
-    operator: Operator, server: Server, namespace: str, run: Run, worked: Worked
+    operator: Operator, server: Server, namespaces: Sequence[str], run: Run, worked: Worked
 ) -> Measured:
     """Make them all, wait until all are Ready, and then for what happens at rest."""
     processes = {"operator": operator.process.pid, **_bench(worked)}
     start_cpu, before, costs = operator.cpu(), operator.calls(), cost(processes)
     began = time.monotonic()
-    asyncio.run(make_resources(server, namespace, run.fleet))
-    _wait_ready(operator, server, namespace, run, began)
+    asyncio.run(make_resources(server, namespaces, run.fleet))
+    _wait_ready(operator, server, namespaces, run, began)
     seconds, costs = time.monotonic() - began, cost(processes) - costs
-    asyncio.run(confirm(server, namespace, run.fleet))
+    asyncio.run(confirm(server, namespaces, run.fleet))
     time.sleep(SETTLE_SECONDS)
     calls, cpu, reconciles = operator.calls(), operator.cpu(), operator.reconciles()
     time.sleep(run.rest_seconds)
@@ -167,7 +181,9 @@ def measure(
     )  # fmt: skip
 
 
-def _wait_ready(operator: Operator, server: Server, namespace: str, run: Run, began: float) -> None:
+def _wait_ready(
+    operator: Operator, server: Server, namespaces: Sequence[str], run: Run, began: float
+) -> None:
     """Until all are; a fake node that was late takes its pods along, and they are revived."""
     number, before, since = run.fleet.number, 0, began
     while (ready := operator.resources_ready()) < number:
@@ -175,7 +191,7 @@ def _wait_ready(operator: Operator, server: Server, namespace: str, run: Run, be
         if ready != before:
             before, since = ready, now
         elif now > since + STANDSTILL_SECONDS:
-            asyncio.run(revive(server, namespace))
+            asyncio.run(revive(server, namespaces))
             since = now
         if now > began + PATIENCE_SECONDS:
             raise SystemExit(f"{ready} of {number} are Ready after {PATIENCE_SECONDS:g} s")
@@ -183,12 +199,16 @@ def _wait_ready(operator: Operator, server: Server, namespace: str, run: Run, be
 
 
 def measure_floor(
-    server: Server, namespace: str, children: list[list[Object]], run: Run, worked: Worked
+    server: Server,
+    namespaces: Sequence[str],
+    children: list[list[Object]],
+    run: Run,
+    worked: Worked,
 ) -> tuple[float, Cost]:
     """Seconds, and CPU by process."""
     processes = _bench(worked)
     before = cost(processes)
-    seconds = asyncio.run(plainly(server, namespace, children, run.fleet, run.look_seconds))
+    seconds = asyncio.run(plainly(server, namespaces, children, run.fleet, run.look_seconds))
     return seconds, cost(processes) - before
 
 
@@ -211,7 +231,7 @@ def tell(
     print(
         f"{number} PipelineDeployments of {run.fleet.pretence.stages} stages and a router, {models}"
     )
-    print(f"children of each: {each}")
+    print(f"in namespaces of {run.fleet.per_namespace} at most; children of each: {each}")
     print()
     show(
         Line("all Ready by the operator", took.seconds, "s"),

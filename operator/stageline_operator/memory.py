@@ -31,7 +31,7 @@ _MANY: Final = 10.0
 _PATIENCE: Final = 5.0
 """Seconds that a status waits which may, times how many times as slow or as many they are; at most
 so many:"""
-LONGEST_PATIENCE_SECONDS: Final = 30.0
+LONGEST_PATIENCE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-_UNHURRIED: Final = 5.0
+_UNHURRIED: Final = 2.5
 """Runs in a second that a resource alone, as it starts, may have."""
 _LONGEST_SPACING: Final = 1.0
 _NEW_WAITS: Final = 30.0

@@ -144,6 +144,17 @@ def test_probes_and_metrics_go_where_the_operator_answers():
     assert service["spec"]["selector"].items() <= labels.items()
 
 
+def test_prometheus_finds_the_metrics():
+    values = VALUES["everything"]
+    (monitor,), (service,) = of_kind("ServiceMonitor", values), of_kind("Service", values)
+    assert (
+        monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    )
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert endpoint["path"] == "/metrics"
+
+
 def test_two_operators_never_work_at_the_same_time():
     spec = named("Deployment", "stageline")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})

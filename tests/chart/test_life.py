@@ -1,12 +1,15 @@
 """Installing, upgrading and uninstalling on Kubernetes' own API server."""
 
 import json
+import re
 import shutil
 import subprocess
+import textwrap
 
 import pytest
 import yaml
 
+from stageline_api.manifest import read_manifest
 from support.chart import CHART, NAMESPACE, helm
 from support.kube import ASSETS
 
@@ -79,7 +82,10 @@ class Cluster:
 
 def test_install_upgrade_and_uninstall_leave_the_crd_and_nothing_else(cluster):
     before = cluster.objects()  # of other tests, in namespaces of their own
-    cluster.helm("install", "stageline", str(CHART), "--create-namespace")
+    notes = cluster.helm("install", "stageline", str(CHART), "--create-namespace")
+    assert f"kubectl --namespace {NAMESPACE} rollout status deployment/stageline" in notes
+    (manifest,) = re.findall(r"<<MANIFEST\n(.*?)\n *MANIFEST", notes, re.S)
+    assert read_manifest(textwrap.dedent(manifest), "NOTES").metadata.name == "my-model"
     installed = cluster.objects()
     assert ("Deployment", "stageline") in installed
     assert ("NetworkPolicy", "stageline") in installed

@@ -6,6 +6,7 @@ must be allowed.
 """
 
 import asyncio
+import base64
 import contextlib
 import copy
 import re
@@ -34,12 +35,8 @@ _PATH = re.compile(
 _VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _OWN = "models"
 MODES = {"cluster": {}, "namespaces": {"namespaces": [_OWN]}}
-NOT_SEEN = {
-    ("Role", "stageline.dev", "pipelinedeployments/finalizers", "update"),
-    ("Role", "", "secrets", "patch"),
-}
-"""Asked of the operator by an admission plugin, for the owner references that block; and how
-certificates are renewed."""
+NOT_SEEN = {("Role", "stageline.dev", "pipelinedeployments/finalizers", "update")}
+"""Asked of the operator by an admission plugin, for the owner references that block."""
 modes = pytest.mark.parametrize("values", MODES.values(), ids=MODES)
 
 
@@ -88,6 +85,7 @@ async def everything_done(admin, mine, values):
                 async with serving_alone(*mine), operating(*mine):
                     await life.begins()
                     await life.goes_on()
+                    await life.renews()
                     await life.waits()
                     await life.meets_others()
                 return list(proxy.seen)
@@ -127,6 +125,18 @@ class Life:
         stray = bare(obj, f"{name[:50]}-stray", owned=True)
         path = kind.path(_OWN, stray["metadata"]["name"])
         await self.makes_it("DELETE", path, client.create(kind.path(_OWN), stray))
+
+    async def renews(self):
+        """A certificate that somebody spoilt, once a pod waits for it."""
+        name = "llama-stage-tls"
+        nonsense = {"data": {"tls.key": base64.b64encode(b"nonsense").decode()}}
+        await self.client.merge_patch(SECRET.path(_OWN, name), nonsense)
+        (pod,) = (name for name in await self.children(POD) if name.endswith("-0-1"))
+        self.nodes.fate(pod, waiting("ContainerCreating"))
+        gone = self.client.delete(POD.path(_OWN, pod))
+        await self.makes_it("PATCH", SECRET.path(_OWN, name), gone, 200)
+        self.nodes.mend(pod)
+        await self.ready("llama")
 
     async def waits(self):
         """For a Secret that a volume is made of."""

@@ -15,12 +15,34 @@ import yaml
 from e2e import hands
 from e2e.clients import Load, forwarded, written
 from e2e.cluster import condition_of, get, helm, items, kubectl, node_command, nodes, until
-from e2e.conftest import CHART, CHECKPOINT, CRD, MODELS, SAMPLE, SYSTEM, restricted_namespace
+from e2e.conftest import CHART, CHECKPOINT, CRD, MODELS, ROOT, SAMPLE, SYSTEM, restricted_namespace
 from e2e.deployment import Key, life_of
 from e2e.images import build, load
 
 LEAVING_SECONDS = {0: 29.0, 1: 8.0}  # a leader finishes what it has accepted; SIGKILL is at 30
 NODE_SECONDS = 300.0
+
+
+INSIDE = """
+import errno, importlib.util, json, os, shutil
+from importlib.metadata import distributions
+try:
+    open("/file", "w")
+    root = ""
+except OSError as error:
+    root = errno.errorcode[error.errno]
+print(json.dumps({
+    "user": os.getuid(), "root": root, "torch": importlib.util.find_spec("torch") is not None,
+    "tools": [name for name in ("gcc", "cc", "g++", "clang", "make") if shutil.which(name)],
+    "cache": os.path.exists(os.path.expanduser("~/.cache/pip")),
+    "packages": {found.name.lower().replace("_", "-"): found.version.partition("+")[0]
+                 for found in distributions(path=["/opt/stageline/lib/python3.11/site-packages"])},
+}))
+"""
+LOCK = dict(
+    line.lower().replace("_", "-").split("==")
+    for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line
+)  # fmt: skip
 
 
 def needs(*variables):
@@ -68,6 +90,22 @@ def test_the_sample_becomes_ready(images, model):
 
 def test_a_client_reads_the_text_of_the_uncut_model(model, expected):
     answers(model, expected)
+
+
+def test_images_hold_what_the_lock_says_and_no_tool(model):
+    where = {
+        "operator": ("deployment/stageline", "--namespace", SYSTEM),
+        "router": (f"deployment/{model.name}-router", "--namespace", MODELS),
+        "worker": (next(iter(model.pods().values()))["metadata"]["name"], "--namespace", MODELS),
+    }
+    for image, pod in where.items():
+        told = json.loads(kubectl("exec", *pod, "--", "python", "-c", INSIDE))
+        assert told.pop("torch") == (image == "worker"), f"torch in the {image}'s image"
+        packages = told.pop("packages")
+        assert told == {"user": 65532, "root": "EROFS", "tools": [], "cache": False}, image
+        other = {name: version for name, version in packages.items() if LOCK.get(name) != version}
+        assert packages
+        assert not other, f"in the {image}'s image are other versions than in the lock"
 
 
 def test_it_is_scaled_and_an_autoscaler_counts_pipelines(model, expected):

@@ -48,6 +48,14 @@ def test_images_run_as_nobody_and_are_tried_when_they_are_built(target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_images_say_what_they_are(target):
+    (told,) = re.findall(r"^LABEL (.*)$", stage(target)[1], re.M)
+    (common,) = re.findall(r"^LABEL (.*)$", stage("runtime")[1], re.M)
+    labels = set(re.findall(r"org\.opencontainers\.image\.(\w+)=", f"{told} {common}"))
+    assert labels == {"title", "description", "version", "licenses", "vendor"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_packages_have_the_versions_of_the_lock(target):
     _, lines = stage(f"{target}-packages")
     for install in re.findall(r"^RUN (\S*pip .*install.*)$", lines, re.M):
@@ -60,7 +68,8 @@ def test_every_requirement_of_an_image_is_in_the_lock():
         line.split("==")[0].lower().replace("_", "-")
         for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line
     }  # fmt: skip
-    wanted = [*project["dependencies"]]
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    wanted = [*project["dependencies"], *build]
     for target in TARGETS:
         wanted += project["optional-dependencies"][target]
     missing = {Requirement(text).name.lower() for text in wanted} - locked
@@ -84,6 +93,13 @@ def test_the_operators_image_keeps_the_schemas_it_checks_against():
 def test_the_installer_is_the_one_of_the_makefile():
     (version,) = re.findall(r"^export PIP_VERSION := (.*)$", (ROOT / "Makefile").read_text(), re.M)
     assert f"pip=={version} " in stage("build")[1]
+
+
+def test_what_builds_is_of_the_lock_too():
+    installs = re.findall(r"^RUN (\S*pip (?:install|wheel).*)$", stage("code")[1], re.M)
+    assert installs
+    assert "--constraint requirements.lock hatchling" in installs[0]
+    assert "--no-build-isolation" in installs[0], "pip would fetch the newest builder"
 
 
 def test_nothing_but_what_is_installed_reaches_a_build():

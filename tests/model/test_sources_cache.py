@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from stageline_worker.model import load
 from support import bucket as buckets
 from support import hub as hubs
 from support import zoo
-from support.pipeline import local_pipeline
+from support.pipeline import QUICK, local_pipeline
 
 PART = Part("hub/owner/model", "model.safetensors", "v1", 8, 12)
 PINNED = f"hf://owner/model@{hubs.COMMIT}"
@@ -133,6 +134,39 @@ def test_a_full_cache_says_so_once_and_leaves_nothing_half_written(cache, monkey
     assert [path for path in cache.folder.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_cache_that_can_be_written_again_is_of_use_again(cache, monkeypatch, number):
+    refuses = [True]
+    opened = type(cache.folder).open
+
+    def refuse(self, mode="r", *rest, **more):
+        if mode == "wb" and refuses:
+            raise OSError(number, os.strerror(number))
+        return opened(self, mode, *rest, **more)
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    cache.keep(PART, memoryview(b"abcd"))
+    assert os.strerror(number) in cache.complaint
+    assert not cache.of_use()
+    refuses.clear()
+    assert cache.of_use()
+    assert cache.complaint == ""
+    assert [path for path in cache.folder.rglob("*") if path.is_file()] == []
+    cache.keep(PART, memoryview(b"abcd"))
+    assert read(cache) == b"abcd"
+
+
+def test_a_long_download_tries_a_full_cache_again_after_a_while(cache, monkeypatch):
+    monkeypatch.setattr("stageline_sources.cache._AGAIN_SECONDS", 0.0)
+    cache.folder /= "file"
+    cache.folder.write_text("in its place")
+    cache.keep(PART, memoryview(b"abcd"))
+    assert cache.complaint
+    cache.folder.unlink()
+    cache.keep(PART, memoryview(b"abcd"))
+    assert (cache.complaint, read(cache)) == ("", b"abcd")
+
+
 @pytest.mark.parametrize("name", ["../../etc", "a" * 4000, "\n", ".hidden", "模型"])
 def test_whatever_a_file_is_called_its_parts_stay_in_the_folder(cache, name):
     part = PART._replace(file=name)
@@ -237,3 +271,19 @@ def test_a_pipeline_serves_without_its_cache_and_says_so(hub, tmp_path):
         assert stage.state == pb.SERVING
         assert stage.loaded_bytes == stage.total_bytes > 0
         assert stage.error.startswith(f"the cache in {tmp_path}/file cannot be ")
+
+
+def test_a_pipeline_says_no_more_of_its_cache_when_it_can_be_written(hub, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    timing = replace(QUICK, complaint=0.05)
+    cut = {"cache": str(tmp_path / "file"), "timing": timing}
+    with local_pipeline(PINNED, (3, 3), **cut) as pipeline:
+        before = pipeline.wait_ready()
+        assert all(stage.error for stage in before.stages)
+        (tmp_path / "file").unlink()
+        after = pipeline.wait_until(
+            lambda report: not any(stage.error for stage in report.stages), "the complaint's end"
+        )
+    assert [stage.incarnation for stage in after.stages] == [
+        stage.incarnation for stage in before.stages
+    ]

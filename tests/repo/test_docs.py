@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -33,6 +35,20 @@ def test_every_manifest_is_valid(manifest):
     assert read_manifest(manifest.read_text(), manifest.name).metadata.name
 
 
+def test_what_stands_beside_the_samples_is_valid_and_fits_them():
+    folder = ROOT / "manifests" / "samples"
+    beside = [
+        obj for path in folder.glob("*/*.yaml") for obj in yaml.safe_load_all(path.read_text())
+    ]
+    for obj in beside:
+        kubernetes_validate.validate(obj, "1.37", strict=True)
+    kinds = {obj["kind"]: obj for obj in beside}
+    served = {read_manifest(path.read_text(), path.name).metadata.name for path in MANIFESTS}
+    assert kinds["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] in served
+    (container,) = kinds["Pod"]["spec"]["containers"]
+    assert container["image"] == f"stageline-worker:{version('stageline')}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_to_a_file_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
@@ -56,6 +72,17 @@ def targets_of(page: Path) -> Iterable[str]:
     return map(
         "".join, re.findall(r"`make ([a-z0-9-]+)`|^make ([a-z0-9-]+)", page.read_text(), re.M)
     )
+
+
+def test_what_the_architecture_names_is_there():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    modules, folders = re.findall(r"`(\w+\.py)`", text), re.findall(r"^(\w[\w/]*/)  ", text, re.M)
+    assert modules
+    assert folders
+    there = {path.name for part in ("operator", "worker") for path in (ROOT / part).rglob("*.py")}
+    assert set(modules) <= there, f"there is no {set(modules) - there}"
+    lacking = [folder for folder in folders if not (ROOT / folder).is_dir()]
+    assert not lacking, f"there is no {lacking}"
 
 
 @pytest.mark.parametrize(("page", "manifests"), in_pages(manifests_of))

@@ -4,7 +4,7 @@ Several processes may use one folder at once. A part is a file of its own, writt
 name and renamed when it is whole, and it ends with a checksum: one that a crash has torn or a disk
 has spoilt is not believed, but fetched again. So nothing needs to be synchronised or locked, and
 whoever wants room deletes what he likes. A cache is never needed: where it cannot be read or
-written, `complaint` says so, and all goes on without it.
+written, `complaint` says so, and all goes on without it, until it is `of_use` again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _CHUNK: Final = 8 << 20
 _STALE_SECONDS: Final = 3600.0
 _UNFINISHED: Final = ".unfinished-"
 _LONGEST_BLOB: Final = 1 << 30
+_AGAIN_SECONDS: Final = 30.0
+"""After a failure: what needs room or another owner is not mended sooner."""
 
 
 class Part(NamedTuple):
@@ -46,6 +48,8 @@ class PartCache:
         self.folder = folder
         self.complaint = ""
         """Why it is of no use; empty while it is."""
+        self._again = 0.0
+        self._lacking = 1  # bytes of what could not be written
         self._tidied: set[Path] = set()
 
     def has(self, part: Part) -> bool:
@@ -77,10 +81,10 @@ class PartCache:
 
     def keep(self, part: Part, data: memoryview) -> None:
         """Keep the part for the next time, if that can be."""
-        if self.complaint:
+        if self.complaint and time.monotonic() < self._again:
             return
         path = self._path(part)
-        fresh = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
+        fresh = _unfinished(path.parent)
         try:
             self._make_room(path.parent)
             with fresh.open("wb") as file:
@@ -88,10 +92,27 @@ class PartCache:
                     file.write(data[start : start + _CHUNK])
                 file.write(_TRAILER.pack(_MAGIC, zlib.crc32(data)))
             fresh.replace(path)
+            self.complaint = ""
         except OSError as error:
+            self._lacking = len(data)
             self._complain("written", error)
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
+
+    def of_use(self) -> bool:
+        """Whether it can be written now; tries it, with as much as there was no room for."""
+        tried = _unfinished(self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tried.open("wb") as file:
+                for start in range(0, self._lacking, _CHUNK):
+                    file.write(bytes(min(_CHUNK, self._lacking - start)))
+            self.complaint = ""
+        except OSError as error:
+            self._complain("written", error)
+        with suppress(OSError):
+            tried.unlink(missing_ok=True)
+        return not self.complaint
 
     def _path(self, part: Part) -> Path:
         """One folder for each version of a file, which tells people what it is of."""
@@ -117,11 +138,16 @@ class PartCache:
             self._path(part).unlink(missing_ok=True)
 
     def _complain(self, done: str, error: OSError) -> None:
+        self._again = time.monotonic() + _AGAIN_SECONDS
         self.complaint = (
             f"the cache in {self.folder} cannot be {done} "
             f"({error.strerror or error}), so the next start downloads again: make room in it, or "
             "let the worker's user write to it"
         )
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder / f"{_UNFINISHED}{uuid.uuid4().hex}"
 
 
 def _is_whole(file: BinaryIO, memory: memoryview) -> bool:

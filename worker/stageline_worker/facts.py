@@ -60,6 +60,13 @@ class Facts:
                 setattr(self._report, name, value)
             self._touch(urgent)
 
+    def withdraw(self, error: str) -> None:
+        """This is no error any more; another that came since stays."""
+        with self._changed:
+            if self._report.error == error:
+                self._report.error = ""
+                self._touch(urgent=True)
+
     def computed(
         self, session: int, sequence: int, seconds: float, waited: float, hop_seconds: float
     ) -> None:

@@ -56,8 +56,9 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int) -> None:
         """So many bytes of so many are in memory."""
 
-    def complain(self, sentence: str) -> None:
-        """Something is not as it should be, though the stage can do without."""
+    def complain(self, sentence: str, is_mended: Callable[[], bool]) -> None:
+        """Something is not as it should be, though the stage can do without; whether it still is so
+        is asked now and then."""
 
 
 Load = Callable[[StageDocument, Progress], StageModel]
@@ -81,7 +82,7 @@ def load_stage(document: StageDocument, progress: Progress) -> StageModel:
             cache=cache,
         )
     if cache is not None and cache.complaint:
-        progress.complain(cache.complaint)
+        progress.complain(cache.complaint, cache.of_use)
     return model
 
 
@@ -240,7 +241,7 @@ class WorkerServer:
         stage, what = self.document.stage, "cannot load its layers"
         try:
             self._facts.update(state=pb.LOADING)
-            model = self._load(self.document, _Loading(self.document.stage, self._facts))
+            model = self._load(self.document, _Loading(self))
             self._loaded(model)
             what = "cannot go on"
             runner = Runner(stage, self.document.stages, model, self._member, self._facts)
@@ -274,16 +275,29 @@ class WorkerServer:
 class _Loading:
     """What is reported of a stage while it loads."""
 
-    def __init__(self, stage: int, facts: Facts) -> None:
-        self._stage = stage
-        self._facts = facts
+    def __init__(self, worker: WorkerServer) -> None:
+        self._stage = worker.document.stage
+        self._facts = worker.facts
+        self._over = worker._over
+        self._gap = worker._timing.complaint
 
     def __call__(self, done: int, total: int) -> None:
         self._facts.update(urgent=False, loaded_bytes=done, total_bytes=total)
 
-    def complain(self, sentence: str) -> None:
+    def complain(self, sentence: str, is_mended: Callable[[], bool]) -> None:
         log("complaint", stage=self._stage, reason=sentence)
         self._facts.update(error=sentence)
+        args = (sentence, is_mended)
+        threading.Thread(
+            target=self._await_mending, args=args, name="complaint", daemon=True
+        ).start()
+
+    def _await_mending(self, sentence: str, is_mended: Callable[[], bool]) -> None:
+        while not self._over.wait(self._gap):
+            if is_mended():
+                log("complaint_over", stage=self._stage, reason=sentence)
+                self._facts.withdraw(sentence)
+                return
 
 
 def _credentials(document: StageDocument) -> Credentials | None:

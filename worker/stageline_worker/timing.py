@@ -29,6 +29,8 @@ class Timing:
     """No microbatch is overdue before this, however fast the ring was."""
     hop_factor: float = 20.0
     """Beyond the floor a microbatch may take this many times what was measured."""
+    complaint: float = 30.0
+    """Whether what a stage complains of and does without is mended is looked at this often."""
     waiting: float = 30.0
     """Accepted work waits this long for a ring that does not turn."""
     drain: float = 25.0

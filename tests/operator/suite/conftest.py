@@ -53,8 +53,9 @@ async def world(api):
         made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         await client.create("/api/v1/namespaces", made)
         with FaultyProxy(server) as proxy, _nodes(server) as nodes:
-            yield World(api, namespace, client, proxy, nodes)
-        await _clean(client, namespace)
+            world = World(api, namespace, client, proxy, nodes)
+            yield world
+        await world.clean()
 
 
 class World:
@@ -95,6 +96,10 @@ class World:
     async def delete(self, kind, name, **how):
         """As a user deletes it."""
         await self.client.delete(kind.path(self.namespace, name), **how)
+
+    async def clean(self):
+        """Nothing of a resource is left in the namespace."""
+        await _clean(self.client, self.namespace)
 
     async def everything(self):
         """Names of all children that there are, by kind; router pods are not among them."""

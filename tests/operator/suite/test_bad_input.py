@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import copy
+import functools
 import itertools
 
 import pytest
 
 from stageline_api.crd import crd
+from stageline_local.client import ApiError
 from stageline_operator.definition import CRD, NAME
-from stageline_operator.kinds import PIPELINE_DEPLOYMENT, POD, Kind
+from stageline_operator.kinds import EVENT, PIPELINE_DEPLOYMENT, POD, Kind
 from support.kube import DoubleServer
 from support.podstatus import crashing, failed, oom_killed, unschedulable, waiting
 
@@ -87,6 +89,17 @@ async def test_a_pod_in_trouble_is_told_and_recovers_when_the_cause_is_gone(worl
         await world.settled()
 
 
+async def test_a_model_that_is_deleted_while_it_is_served_is_told_and_recovers(world):
+    async with world.operating():
+        await world.create()
+        await world.settled()
+        pattern, fate, reason, words = CAUSES["a model that was deleted"]
+        world.nodes.fate(pattern, fate)  # a stage dies, and finds nothing to load any more
+        await told(world, "Ready", reason, words)
+        world.nodes.mend(pattern)
+        await world.settled()
+
+
 async def test_a_pod_that_is_evicted_is_replaced_and_its_neighbour_stays(world):
     async with world.operating():
         await world.create()
@@ -100,6 +113,8 @@ async def test_a_pod_that_is_evicted_is_replaced_and_its_neighbour_stays(world):
             return pod and pod["metadata"]["uid"] != before[name]["metadata"]["uid"]
 
         await world.eventually(is_another, "the pod is replaced")
+        said = functools.partial(_is_said, world, "StageEvicted", "The node was low on resource")
+        await world.eventually(said, "an Event says that it was evicted")
         world.nodes.mend(name)
         resource = await world.settled(seconds=30)
     (leader,) = (name for name in before if name.endswith("-0-0"))
@@ -108,6 +123,12 @@ async def test_a_pod_that_is_evicted_is_replaced_and_its_neighbour_stays(world):
     assert [stage.get("replacements", 0) >= 1 for stage in resource["status"]["stages"]] == [
         False, True,
     ]  # fmt: skip
+
+
+async def _is_said(world, reason, words):
+    """The condition may be brief; the Event that told of it stays."""
+    events = (await world.list(EVENT)).values()
+    return any(event["reason"] == reason and words in event["note"] for event in events)
 
 
 # What an API server refuses
@@ -219,6 +240,25 @@ async def test_in_a_namespace_that_ends_nothing_is_tried_in_a_hurry(world):
         before = len(world.proxy.writes())
         await asyncio.sleep(2)
         assert world.proxy.writes()[before:] == []
+        await _begin_anew(world)
+        await world.create()
+        await world.settled()
+
+
+async def _begin_anew(world):
+    """The namespace ends, and another of its name begins; the controllers for that are the test."""
+    path = f"/api/v1/namespaces/{world.namespace}"
+    await world.clean()
+    ending = await world.client.get(path)
+    await world.client._call("PUT", f"{path}/finalize", body={**ending, "spec": {}})
+
+    async def is_made():
+        with contextlib.suppress(ApiError):
+            metadata = {"name": world.namespace}
+            body = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+            return await world.client.create("/api/v1/namespaces", body)
+
+    await world.eventually(is_made, "the namespace is there anew")
 
 
 async def test_a_crd_that_is_older_than_the_operator_is_told_and_so_is_a_new_one(world, impatient):

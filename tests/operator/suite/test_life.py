@@ -9,11 +9,13 @@ import pytest
 from stageline_local.client import Client
 from stageline_local.controllers import GarbageCollector
 from stageline_operator.kinds import (
+    CHILDREN,
     CONFIG_MAP,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
     PIPELINE_DEPLOYMENT,
     POD,
+    SECRET,
     SERVICE,
 )
 from stageline_operator.labels import FIELD_MANAGER, OWNER, common
@@ -32,7 +34,18 @@ async def test_children_appear_and_status_tells_of_them(world):
     assert [stage["pod"] for stage in stages] == children["pods"]
     assert {stage["state"] for stage in stages} == {"Serving"}
     assert "finalizers" not in resource["metadata"]
+    assert not await _held(world), "without the operator these would never go"
     assert "annotations" not in resource["metadata"], "kopf writes nothing into the user's object"
+
+
+async def _held(world):
+    """Children that wait for somebody when they are deleted."""
+    return [
+        (kind.plural, name)
+        for kind in (*CHILDREN, SECRET)
+        for name, obj in (await world.list(kind)).items()
+        if obj["metadata"].get("finalizers")
+    ]
 
 
 async def test_nothing_is_written_at_rest(world):
