@@ -10,14 +10,16 @@ from contextlib import closing
 import pytest
 
 from stageline_wire import Frame, Kind
-from stageline_wire.credentials import Credentials
+from stageline_wire.credentials import CA, CERTIFICATE, KEY, Credentials
 from stageline_worker.transport import LinkError, Refusals
 from stageline_worker.transport.places import socket_port, split
 from stageline_worker.transport.socket_transport import SocketTransport
-from support.certificates import DAY, Authority
+from support.certificates import DAY, Authority, put
 from support.transports import SECONDS, SESSION, opened_ends, until
 
 WAYS = ("unix", "socket")
+FILES = (CA, CERTIFICATE, KEY)
+PLAIN = "in plaintext"
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +40,40 @@ def dialled(address, credentials):
         outlet.connect(SECONDS)
 
 
-STRANGERS = {
-    "in plaintext": lambda ours, folder: None,
-    "of another authority": lambda ours, folder: Credentials.load(
-        ours.folder(folder, "stage", pair=Authority("default/other").issue("stage"))
-    ),
-    "run out": lambda ours, folder: Credentials.load(
-        ours.folder(folder, "stage", pair=ours.issue("stage", ago=2 * DAY, life=DAY))
-    ),
-    "of a router": lambda ours, folder: Credentials.load(ours.folder(folder, "router")),
-    "of the operator": lambda ours, folder: Credentials.load(ours.folder(folder, "operator")),
+class Shown:
+    """Credentials that ours would refuse to load; they believe who is of our authority."""
+
+    def __init__(self, ours, pair, folder):
+        self._files = [put(folder, ours.pair.certificate, pair) / name for name in FILES]
+
+    def ssl_context(self, *, server):
+        authority, *shown = self._files
+        protocol = ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT
+        context = ssl.SSLContext(protocol)
+        context.load_verify_locations(authority)
+        context.load_cert_chain(*shown)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+SHOWN = {
+    "of another authority": lambda ours: Authority("default/other").issue("stage"),
+    "run out": lambda ours: ours.issue("stage", ago=2 * DAY, life=DAY),
+    "of a router": lambda ours: ours.issue("router"),
+    "of the operator": lambda ours: ours.issue("operator"),
 }
 
 
+def shown(ours, who, folder):
+    return None if who == PLAIN else Shown(ours, SHOWN[who](ours), folder / "stranger")
+
+
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("who", STRANGERS)
+@pytest.mark.parametrize("who", [*SHOWN, PLAIN])
 def test_who_is_no_stage_of_the_ring_gets_no_link(ours, stage, tmp_path, way, who):
     with opened_ends(way, stage) as ends:
         with pytest.raises(LinkError):
-            dialled(ends.address, STRANGERS[who](ours, tmp_path / "stranger"))
+            dialled(ends.address, shown(ours, who, tmp_path))
         assert ends.inlets.empty(), f"somebody {who} is let in"
         until(lambda: ends.refusals.count == 1, "that it was refused is counted")
         ends.link()
@@ -79,28 +96,10 @@ def test_who_shows_no_certificate_gets_no_link(ours, stage):
         ends.link()
 
 
-LISTENERS = {
-    "of a router": lambda ours, folder: ours.folder(folder, "router"),
-    "of another authority": lambda ours, folder: Authority("default/other").folder(folder, "stage"),
-    "run out": lambda ours, folder: ours.folder(
-        folder, "stage", pair=ours.issue("stage", ago=2 * DAY, life=DAY)
-    ),
-}
-
-
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("who", LISTENERS)
+@pytest.mark.parametrize("who", [*SHOWN, PLAIN])
 def test_nothing_is_sent_to_who_is_no_stage_of_the_ring(ours, stage, tmp_path, way, who):
-    theirs = Credentials.load(LISTENERS[who](ours, tmp_path / "stranger"))
-    with opened_ends(way, theirs) as ends:
+    with opened_ends(way, shown(ours, who, tmp_path)) as ends:
         with pytest.raises(LinkError):
             dialled(ends.address, stage)
         assert ends.inlets.empty(), "HELLO was sent, with the plan in it"
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_nothing_is_sent_in_plaintext(stage, way):
-    with opened_ends(way) as ends:
-        with pytest.raises(LinkError):
-            dialled(ends.address, stage)
-        assert ends.inlets.empty()

@@ -12,7 +12,7 @@ import yaml
 from stageline_api.crd import crd
 from stageline_local.apiserver import served
 from stageline_local.client import ApiError, Client
-from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, POD
+from stageline_operator.kinds import CHILDREN, PIPELINE_DEPLOYMENT, POD, SECRET
 from support.fakenodes import FakeNodes
 from support.faultyproxy import FaultyProxy
 from support.kube import DoubleServer, Server
@@ -193,7 +193,7 @@ def _is_established(made):
 
 async def _clean(client, namespace):
     """The server is everybody's: pods that stay would be run by the next test's nodes."""
-    for kind in (PIPELINE_DEPLOYMENT, *CHILDREN):
+    for kind in (PIPELINE_DEPLOYMENT, *CHILDREN, SECRET):
         grace = 0 if kind == POD else None
         for obj in await client.list(kind.path(namespace)):
             path = kind.path(namespace, obj["metadata"]["name"])
