@@ -53,6 +53,8 @@ LOOKS_A_START: Final = 100
 """About: looking more often would be felt in the figures, as each look counts all resources."""
 SETTLE_SECONDS: Final = 15.0
 """After the last is Ready: what trails behind belongs to the start."""
+CALM: Final = 0.1
+"""Of a core, used by the cluster: below it nothing of what was before is under way any more."""
 STANDSTILL_SECONDS: Final = 10.0
 
 
@@ -94,12 +96,14 @@ def main() -> None:
     plain = run.fleet.namespaces(f"stageline-floor-{mark}")
     with by_kubeconfig() as (kubeconfig, server):
         asyncio.run(prepare(server))
+        await_calm()  # a new definition keeps an API server busy for a while
         with working(server, run.fleet.pretence) as worked, _leading(run, worked):
             try:
                 with operating(["--kubeconfig", str(kubeconfig)], run.log) as operator:
                     measured = measure(operator, server, ours, run, worked)
                     children = asyncio.run(children_of(server, ours))
                 asyncio.run(remove(server, run.fleet, *ours))
+                await_calm()
                 groups = [*map(with_one_that_ends, children)] if run.fleet.own_models else children
                 floor = measure_floor(server, plain, groups, run, worked)
             finally:
@@ -159,6 +163,17 @@ def _leading(run: Run, worked: Worked) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["iptables", "--table", "nat", "--delete", *rule], check=True)
+
+
+def await_calm() -> None:
+    """Come back when the cluster does next to nothing, or after some minutes."""
+    deadline = time.monotonic() + PATIENCE_SECONDS / 5
+    calm = 0
+    while calm < 3 and time.monotonic() < deadline:
+        before, began = cost({}), time.monotonic()
+        time.sleep(2.0)
+        used = (cost({}) - before).total() / 1000 / (time.monotonic() - began)
+        calm = calm + 1 if used < CALM else 0
 
 
 def measure(

@@ -13,5 +13,5 @@ pip install "torch==$TORCH_VERSION"
 pip install --group dev -e '.[local]'
 {
   echo "# Written by \`make lock\`; do not edit. Python 3.11."
-  pip freeze --exclude-editable | sed -E 's/^(torch==[^+]+)\+.*/\1/'
+  pip freeze --all --exclude pip --exclude-editable | sed -E 's/^(torch==[^+]+)\+.*/\1/'
 } >requirements.lock

@@ -143,7 +143,8 @@ class Execution:
         self._answered(answer)
         self._done.append(f"{how} {_called(child)}")
         if self._memory.repaired(child, wish, now):
-            self._memory.complaints.append(await self._complaint(child))
+            complaint = _deleted(child) if how == "made" else await self._changed(child)
+            self._memory.complaints.append(complaint)
 
     async def _delete(self, delete: Delete) -> None:
         child = (delete.kind, delete.name)
@@ -173,6 +174,8 @@ class Execution:
             self._memory.was_refused(child, str(refusal), now)
         else:
             self._done.append(f"created {_called(child)}")
+            if self._memory.repaired(child, "", now):
+                self._memory.complaints.append(_deleted(child))
 
     async def _find_out_whose(self, child: Child) -> None:
         """Ours but not seen yet, or somebody else's?"""
@@ -193,7 +196,7 @@ class Execution:
         except Gone:
             self._cache.found_gone(self._key, *child)
 
-    async def _complaint(self, child: Child) -> Notice:
+    async def _changed(self, child: Child) -> Notice:
         obj = await self._cluster.get(*self._place(child))
         kind, name = child
         note = (
@@ -234,6 +237,15 @@ async def _together(calls: Iterable[Awaitable[None]], slots: asyncio.Semaphore) 
 def child_of(obj: Object) -> Child:
     """Kind and name of a child."""
     return kind_of(obj), obj["metadata"]["name"]
+
+
+def _deleted(child: Child) -> Notice:
+    kind, name = child
+    note = (
+        f"{kind.kind} {name} is deleted again and again: it is made anew twice a minute from now "
+        "on; find who deletes it, or change the PipelineDeployment"
+    )
+    return Notice("Warning", "ChildContested", note, "Restore")
 
 
 def _called(child: Child) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 from aiohttp import web
@@ -16,12 +16,16 @@ Complaints = Callable[[], list[str]]
 
 
 def complaints(
-    workers_alive: bool, longest_reconcile: float, silent: tuple[str, float] | None
+    workers_alive: bool,
+    longest_reconcile: float,
+    silent: tuple[str, float] | None,
+    ended: Sequence[str] = (),
 ) -> list[str]:
     """What only a restart of the operator can mend.
 
     `silent` is the kind whose watch has failed to tell what we know by other ways, and for how
-    many seconds. That all is quiet is no complaint.
+    many seconds; `ended` are tasks that should go on as long as the operator does. That all is
+    quiet is no complaint.
     """
     found = []
     if not workers_alive:
@@ -31,7 +35,7 @@ def complaints(
     if silent is not None and silent[1] > LONGEST_SILENCE_SECONDS:
         found.append(f"the watch of {silent[0]} has been silent for {silent[1]:.0f} s though it "
                      "had news to tell")  # fmt: skip
-    return found
+    return found + [f"what keeps the {name} has ended" for name in ended]
 
 
 @contextlib.asynccontextmanager

@@ -26,11 +26,10 @@ LEAVING_SECONDS: Final = 2.0
 
 _SLOW_SECONDS: Final = 0.25
 """Of a reconcile's writes: an API server that takes longer has enough to do."""
-_MANY: Final = 10.0
+_MANY: Final = 15.0
 """Reconciles in a second: where there are more, many resources are on their way."""
-_PATIENCE: Final = 5.0
-"""Seconds that a status waits which may, times how many times as slow or as many they are; at most
-so many:"""
+_PATIENCE: Final = 12.0
+"""Seconds that a status waits which may, for each time that they are slower or more; at most:"""
 LONGEST_PATIENCE_SECONDS: Final = 60.0
 
 
@@ -113,7 +112,7 @@ class Memory:
             return 0.0
         if self._status_due is None:
             if strain > 1:
-                patience = max(patience, min(_PATIENCE * strain, LONGEST_PATIENCE_SECONDS))
+                patience = max(patience, min(_PATIENCE * (strain - 1), LONGEST_PATIENCE_SECONDS))
             self._status_due = now + patience
         if (wait := self._status_due - now) > 0:
             return wait

@@ -122,7 +122,8 @@ class Operator:
             return []
         debt = self.cache.oldest_debt(_now())
         silent = None if debt is None else (debt[0].plural, debt[1])
-        return health.complaints(self.queue.alive, self.queue.oldest_running(), silent)
+        ended = [keeper.get_name() for keeper in self._keepers if keeper.done()]
+        return health.complaints(self.queue.alive, self.queue.oldest_running(), silent, ended)
 
     def unready(self) -> list[str]:
         """Why nothing is reconciled yet."""

@@ -18,8 +18,8 @@ from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-_UNHURRIED: Final = 2.5
-"""Runs in a second that a resource alone, as it starts, may have."""
+_UNHURRIED: Final = 8.0
+"""Runs in a second that resources which start one after the other may have."""
 _LONGEST_SPACING: Final = 1.0
 _NEW_WAITS: Final = 30.0
 """Seconds by which a key that is new stands further back in line than one that is known."""
@@ -63,7 +63,7 @@ class Pace:
         """Count a run; seconds until the same key may run again."""
         self._rate = 1 + self.rate(now)
         self._last = now
-        wished = self._least * self._rate / _UNHURRIED
+        wished = self._least * (self._rate / _UNHURRIED) ** 2
         return max(self._least, min(wished, _LONGEST_SPACING))
 
 

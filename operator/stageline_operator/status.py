@@ -45,7 +45,7 @@ from stageline_operator.times import from_rfc3339, rfc3339
 
 DETAILS_APART: Final = timedelta(seconds=5)
 """Between two writes that move nothing but details."""
-COMPANY_SECONDS: Final = 2.0
+COMPANY_SECONDS: Final = 0.2
 """A write of status costs the API server more than any other, so steps in a row share one."""
 _ACTED_ON: Final = ("Ready", "Reconciling", "Stalled")
 _RESTARTS_THAT_COUNT: Final = 1

@@ -147,7 +147,7 @@ async def test_a_profile_pod_ends_with_its_profile(client, nodes):
         client, "profile", lambda pod: pod and pod["status"]["phase"] == "Succeeded", "over"
     )
     message = container(found)["state"]["terminated"]["message"]
-    from stageline_operator.planning import read_profile
+    from stageline_operator.profiling import read_profile
 
     assert read_profile(message).layers == 6
 

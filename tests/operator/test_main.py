@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -121,6 +122,10 @@ async def test_it_serves_answers_probes_and_stops_at_once(start, server, number)
     metrics = get(port, "/metrics")[1]
     assert 'stageline_api_requests_total{code="201",kind="pods",verb="POST"} 1.0' in metrics
     assert "stageline_resources 1.0" in metrics
+    assert re.search(r'stageline_reconcile_total\{result="done"\} [1-9]', metrics)
+    assert re.search(r"stageline_reconcile_duration_seconds_count [1-9]", metrics)
+    assert "stageline_reconcile_errors_total 0.0" in metrics
+    assert re.search(r"stageline_queue_depth \d", metrics)
     began = time.monotonic()
     operator.send(number)
     operator.send(number)
@@ -332,6 +337,10 @@ def test_help_names_every_flag(capsys):
 def test_unhealthy_is_what_only_a_restart_mends(alive, longest, silent, sentence):
     found = complaints(alive, longest, silent)
     assert found == [] if sentence is None else found[0].startswith(sentence)
+
+
+def test_unhealthy_is_who_does_not_watch_any_more():
+    assert complaints(True, 0.0, None, ["watches"]) == ["what keeps the watches has ended"]
 
 
 def test_log_lines_carry_the_key_of_their_resource():

@@ -128,6 +128,31 @@ async def test_a_decision_that_wants_what_is_refused_again_and_again_ends():
     assert world.cluster.verbs() == {"create": 3}
 
 
+@pytest.mark.parametrize("kind", [SERVICE, POD], ids=lambda kind: kind.plural)
+async def test_a_child_that_somebody_keeps_deleting_is_made_anew_without_a_fight(kind):
+    """Deleted at each turn for 5 minutes: soon it is made each 30 s, and one Event tells of it."""
+    world = World()
+    wished = world.child(kind)
+    world.decide = lambda observed: (
+        Decision()
+        if observed.of(kind)
+        else Decision(create=(wished,))
+        if kind == POD
+        else Decision(apply=(wished,))
+    )
+    end = asyncio.get_running_loop().time() + 300
+    while asyncio.get_running_loop().time() < end:
+        gone = world.cluster.objects.pop((kind, "default", "llama"), None)
+        if gone is not None:
+            world.cache.found_gone(KEY, kind, "llama")
+        await world.reconcile()
+        await asyncio.sleep(0.5)
+    most = OFTEN + 1 + 300 / PAUSE_SECONDS
+    assert OFTEN + 5 <= world.cluster.verbs()["create"] <= most
+    (event,) = world.cluster.events
+    assert event["note"].startswith(f"{kind.kind} llama is deleted again and again: it is made")
+
+
 async def test_a_child_that_somebody_keeps_changing_is_brought_back_without_a_fight():
     """Changed at each turn for 5 minutes: soon a repair each 30 s, and one Event that says who."""
     world = World()

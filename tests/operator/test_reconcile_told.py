@@ -95,7 +95,7 @@ async def test_a_status_that_waits_is_written_when_nothing_follows():
 
 
 @pytest.mark.parametrize(
-    ("takes", "wait"), [(0.01, 0.0), (0.5, 10.0), (9.0, LONGEST_PATIENCE_SECONDS)]
+    ("takes", "wait"), [(0.01, 0.0), (0.5, 12.0), (9.0, LONGEST_PATIENCE_SECONDS)]
 )
 async def test_a_status_waits_longer_where_the_api_server_is_slow(takes, wait):
     world = World()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stageline_api.status import UNSEEN, PipelineDeploymentStatus
 from stageline_operator.observed import PipelineKey, PodKey
 from stageline_operator.planning import Planning
+from stageline_operator.status import COMPANY_SECONDS
 from stageline_operator.times import rfc3339
 from support.life import A0, ONE, PLANNED, REFUSED, Life, loading, working
 from support.objects import (
@@ -121,12 +122,22 @@ def test_a_stage_that_fails_is_told_at_once():
 
 
 def test_steps_on_the_way_to_ready_may_wait_for_each_other_and_what_one_acts_on_may_not():
-    life = Life()
+    life, soon = Life(), COMPANY_SECONDS
     steps = [
         (scene(found=resource(), front={}), Planning(), None, "it was seen"),
-        (scene(A0, pods={}, reports={}, front=router(0)), PLANNED, 2.0, "it is planned"),
-        (scene(A0, reports={}, front=router(0)), PLANNED, 2.0, "its stages have loaded"),
-        (scene(A0, front=router(0)), PLANNED, 2.0, "its ring turns"),
+        (
+            scene(A0, pods={}, reports={}, front=router(0)),
+            PLANNED,
+            COMPANY_SECONDS,
+            "it is planned",
+        ),
+        (
+            scene(A0, reports={}, front=router(0)),
+            PLANNED,
+            COMPANY_SECONDS,
+            "its stages have loaded",
+        ),
+        (scene(A0, front=router(0)), PLANNED, soon, "its ring turns"),
         (scene(A0), PLANNED, None, "it is ready"),
     ]
     for seconds, (found, planning, waits, what) in enumerate(steps):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stageline.v1 import pipeline_pb2 as pb
-from stageline_operator.planning import read_profile
+from stageline_operator.profiling import read_profile
 from stageline_operator.reports import reduced
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"

@@ -120,9 +120,8 @@ class FaultyProxy:
         await self._sockets.closed()
 
     async def _handle(self, request):
-        fault = next(
-            (f for f in self._faults if f.times and f.which(request.method, request.path)), None
-        )
+        asked = (request.method, request.path_qs)
+        fault = next((f for f in self._faults if f.times and f.which(*asked)), None)
         if fault is not None:
             fault.times -= 1
             self._note(request, fault.status)

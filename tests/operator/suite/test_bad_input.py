@@ -5,15 +5,22 @@ import contextlib
 import copy
 import functools
 import itertools
+from datetime import timedelta
 
 import pytest
+import yaml
 
+from stageline.v1 import pipeline_pb2 as pb
 from stageline_api.crd import crd
 from stageline_local.client import ApiError
 from stageline_operator.definition import CRD, NAME
 from stageline_operator.kinds import EVENT, PIPELINE_DEPLOYMENT, POD, Kind
+from stageline_operator.labels import STAGE as STAGE_LABEL
+from stageline_operator.settings import RenderSettings
 from support.kube import DoubleServer
-from support.podstatus import crashing, failed, oom_killed, unschedulable, waiting
+from support.podstatus import crashing, failed, oom_killed, ready, unschedulable, waiting
+from support.wrong import manifest
+from support.wrong_manifests import LATER
 
 GPU = "nvidia.com/gpu"
 QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")
@@ -46,6 +53,10 @@ CAUSES = {
     "a model that was deleted": (
         STAGE, crashing(1, "file:///models/x: there is no such folder"),
         "StageCrashed", "exit code 1: file:///models/x: there is no such folder",
+    ),
+    "a download that fails": (
+        STAGE, crashing(3, "hf://a/b cannot be read: the hub is not reached (Connection refused)"),
+        "StageCrashed", "exit code 3: hf://a/b cannot be read: the hub is not reached",
     ),
     "too little memory": (
         STAGE, oom_killed(), "StageOutOfMemory", "raise the memory in spec.resources.limits",
@@ -123,6 +134,80 @@ async def test_a_pod_that_is_evicted_is_replaced_and_its_neighbour_stays(world):
     assert [stage.get("replacements", 0) >= 1 for stage in resource["status"]["stages"]] == [
         False, True,
     ]  # fmt: skip
+
+
+async def test_a_ring_that_breaks_is_told_with_the_stage_at_fault(world):
+    async with world.operating():
+        await world.create()
+        await world.settled()
+        world.nodes.ring("llama-*", pb.CONNECTING, "stage 1 did not answer within 10 s")
+        await told(world, "Ready", "RingBroken", "stage 1 did not answer within 10 s")
+        world.nodes.ring("llama-*")
+        await world.settled()
+
+
+async def test_a_rollout_that_cannot_come_up_leaves_the_old_serving_and_says_why(world):
+    async with world.operating():
+        await world.create(image="worker:1")
+        await world.settled()
+        before = await world.list(POD)
+        world.nodes.fate(STAGE, waiting("ErrImagePull", "worker:2: not found"))
+        world.nodes.fate(next(name for name in before if name.endswith("-0-1")), ready())
+        await world.patch(PIPELINE_DEPLOYMENT, "llama", {"spec": {"image": "worker:2"}})
+        await told(world, "Ready", "RolloutBlocked", "worker:2: not found", status="True")
+        after = await world.list(POD)
+        kept = {name: after[name]["metadata"]["uid"] for name in before if name in after}
+        assert kept == {name: pod["metadata"]["uid"] for name, pod in before.items()}
+        world.nodes.mend(STAGE)
+        await world.settled()
+
+
+async def test_a_stage_that_fails_again_and_again_is_given_up_and_said_so(world, monkeypatch):
+    monkeypatch.setattr("stageline_operator.healing.FIRST_WAIT", timedelta(seconds=0.1))
+    monkeypatch.setattr("stageline_operator.healing.LONGEST_WAIT", timedelta(seconds=0.2))
+    async with world.operating():
+        await world.create()
+        await world.settled()
+        world.nodes.fate(STAGE, failed("Evicted", "The node was low on resource: memory."))
+        await told(world, "Stalled", "RestartBudgetSpent", "stage 1", status="True")
+        world.nodes.mend(STAGE)
+        path = {"spec": {"image": "worker:2"}}
+        await world.patch(PIPELINE_DEPLOYMENT, "llama", path)
+        await world.settled()
+
+
+async def test_every_spec_that_cannot_be_served_is_stalled_and_a_good_one_is_served(world):
+    # The fake nodes' model is so small that it fits whatever a row offers.
+    rows = [row for row in LATER if row.what != "stages that are too small"]
+    specs = {f"bad-{number}": _spec_of(row) for number, row in enumerate(rows)}
+    async with world.operating(settings=RenderSettings()):
+        for name, spec in list(specs.items()):
+            try:
+                await world.create(name, **spec)
+            except ApiError:  # the CRD's own rules know it
+                del specs[name]
+        assert len(specs) > len(rows) // 2
+        await world.create("good", model={"uri": "pvc://models/x"})
+
+        async def are_stalled():
+            found = await world.list(PIPELINE_DEPLOYMENT)
+            return all(conditions(found[name]).get("Stalled") == "True" for name in specs)
+
+        await world.eventually(are_stalled, "each is stalled")
+        await world.settled("good")
+        stages = [name for name, pod in (await world.list(POD)).items()
+                  if STAGE_LABEL in pod["metadata"]["labels"]]  # fmt: skip
+    assert all(name.startswith("good-") for name in stages), stages
+
+
+def _spec_of(row):
+    return yaml.safe_load(yaml.safe_dump(manifest(row.change)))["spec"]
+
+
+def conditions(resource):
+    """Status of each condition, by its type."""
+    told = (resource.get("status") or {}).get("conditions") or []
+    return {condition["type"]: condition["status"] for condition in told}
 
 
 async def _is_said(world, reason, words):
@@ -206,7 +291,9 @@ async def policy(world, which):
     pods = itertools.count()
 
     def is_one_too_many(method, path):
-        return method == "POST" and path.endswith("/pods") and next(pods) >= allowed
+        return (
+            method == "POST" and path.partition("?")[0].endswith("/pods") and next(pods) >= allowed
+        )
 
     allow = world.proxy.refuse(sentence, is_one_too_many)
     yield

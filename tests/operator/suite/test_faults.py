@@ -1,6 +1,7 @@
 """Whatever fails on the way to the API server, the end is the same."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -12,6 +13,7 @@ from stageline_operator.kinds import (
     SECRET,
     SERVICE,
 )
+from stageline_operator.labels import STAGE
 
 
 def _writes(method, path):
@@ -22,10 +24,15 @@ def _reads(method, path):
     return method == "GET"
 
 
+def _watches(method, path):
+    return "watch=true" in path
+
+
 @pytest.mark.parametrize(
     ("status", "times", "which"),
-    [(409, 6, _writes), (429, 6, _writes), (500, 6, _writes), (429, 3, _reads), (500, 3, _reads)],
-)
+    [(409, 6, _writes), (429, 6, _writes), (500, 6, _writes), (429, 3, _reads), (500, 3, _reads),
+     (410, 6, _watches)],
+)  # fmt: skip
 async def test_requests_that_fail_are_made_up_for(world, status, times, which):
     world.proxy.fail(status, times, which, **{"Retry-After": "0"} if status == 429 else {})
     async with world.operating():
@@ -96,6 +103,16 @@ async def test_a_server_that_restarts_is_found_again(world):
         await world.settled()
 
 
+async def test_a_server_that_restarts_in_the_middle_of_a_rollout_is_found_again(world):
+    async with world.operating():
+        await world.create(image="worker:1")
+        await world.settled()
+        await world.patch(PIPELINE_DEPLOYMENT, "llama", {"spec": {"image": "worker:2"}})
+        await asyncio.to_thread(world.api.restart)
+        await world.settled()
+        assert await _images(world) == {"worker:2"}
+
+
 async def test_an_operator_that_starts_finds_what_happened_without_it(world):
     async with world.operating():
         await world.create()
@@ -122,10 +139,33 @@ async def test_a_restart_at_rest_writes_nothing(world):
     assert world.proxy.writes()[count:] == []
 
 
+class Doomed:
+    """A cluster on which the operator dies at its nth request, before that is made."""
+
+    def __init__(self, cluster, requests):
+        self._cluster = cluster
+        self._left = requests
+        self.died = asyncio.Event()
+
+    def __getattr__(self, verb):
+        call = getattr(self._cluster, verb)
+        if verb == "follow":
+            return call
+
+        async def counted(*args, **kwargs):
+            self._left -= 1
+            if self._left < 0:
+                self.died.set()
+                await asyncio.Event().wait()
+            return await call(*args, **kwargs)
+
+        return counted
+
+
 class Mortal:
     """A cluster on which the operator dies at its first write: done, but never heard of."""
 
-    def __init__(self, cluster):
+    def __init__(self, cluster, requests):
         self._cluster = cluster
         self._is_dying = False
         self.died = asyncio.Event()
@@ -147,16 +187,16 @@ class Mortal:
         return last
 
 
-async def _live_and_die(world):
-    """Lives of the operator, one write each, until one has nothing to write; gives their number."""
+async def _live_and_die(world, kind):
+    """Lives of the operator, until one has nothing to do; gives their number."""
     for lives in range(200):
         mortal = []
 
-        def wrap(cluster, mortal=mortal):
-            mortal.append(Mortal(cluster))
+        def wrap(cluster, mortal=mortal, requests=lives):
+            mortal.append(kind(cluster, requests))
             return mortal[0]
 
-        async with world.operating(wrap=wrap):
+        async with _begun(world, wrap, mortal):
             resource = await world.get(PIPELINE_DEPLOYMENT, "llama")
             done = asyncio.create_task(_settled_or_never(world, resource))
             dead = asyncio.create_task(mortal[0].died.wait())
@@ -170,28 +210,64 @@ async def _live_and_die(world):
     raise AssertionError(f"no end after 200 lives; {await world.told()}")
 
 
+@contextlib.asynccontextmanager
+async def _begun(world, wrap, mortal):
+    """The operator, or the attempt to start one that dies on the way."""
+    operating = world.operating(wrap=wrap)
+    beginning = asyncio.create_task(operating.__aenter__())
+    await asyncio.sleep(0)  # it has its cluster now
+    dying = asyncio.create_task(mortal[0].died.wait())
+    await asyncio.wait({beginning, dying}, return_when=asyncio.FIRST_COMPLETED)
+    dying.cancel()
+    if beginning.done():
+        await beginning
+        try:
+            yield
+        finally:
+            await operating.__aexit__(None, None, None)
+        return
+    beginning.cancel()
+    await asyncio.gather(beginning, return_exceptions=True)
+    yield
+
+
 async def _settled_or_never(world, resource):
     await world.settled(resource["metadata"]["name"])
     await world.quiet(0.3)
 
 
-async def test_an_operator_that_dies_at_every_write_of_a_rollout_comes_to_the_same_end(world):
+@pytest.mark.parametrize("kind", [Mortal, Doomed], ids=["written", "about to ask"])
+async def test_an_operator_that_dies_at_every_call_of_a_rollout_comes_to_the_same_end(world, kind):
     async with world.operating():
         await world.create(image="worker:1")
         await world.settled()
         await world.patch(PIPELINE_DEPLOYMENT, "llama", {"spec": {"image": "worker:2"}})
         await world.settled()
         await world.quiet()
-        reference = await world.everything()
+        reference = await _end(world)
         await world.delete(PIPELINE_DEPLOYMENT, "llama")
     await _remove_children(world)
 
     await world.create(image="worker:1")
-    lives = await _live_and_die(world)
+    lives = await _live_and_die(world, kind)
     await world.patch(PIPELINE_DEPLOYMENT, "llama", {"spec": {"image": "worker:2"}})
-    lives += await _live_and_die(world)
-    assert lives >= 20, "it died at each of its writes"
-    assert await world.everything() == reference
+    lives += await _live_and_die(world, kind)
+    assert lives >= 20, "it died at each of its calls"
+    assert await _end(world) == reference
+
+
+async def _end(world):
+    """What there is, and what is said of it."""
+    told = (await world.get(PIPELINE_DEPLOYMENT, "llama"))["status"]["conditions"]
+    conditions = {(one["type"], one["status"], one["reason"]) for one in told}
+    secrets = sorted(await world.list(SECRET))
+    return await world.everything(), secrets, await _images(world), conditions
+
+
+async def _images(world):
+    pods = (await world.list(POD)).values()
+    stages = [pod for pod in pods if STAGE in pod["metadata"]["labels"]]
+    return {pod["spec"]["containers"][0]["image"] for pod in stages}
 
 
 async def _remove_children(world):

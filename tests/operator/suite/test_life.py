@@ -223,7 +223,8 @@ async def test_deletion_leaves_nothing(world):
             await world.delete(PIPELINE_DEPLOYMENT, "llama")
 
             async def nothing_left():
-                return not await world.list(PIPELINE_DEPLOYMENT) and not await world.everything()
+                there = [await world.list(kind) for kind in (PIPELINE_DEPLOYMENT, SECRET)]
+                return not any(there) and not await world.everything()
 
             await world.eventually(nothing_left, "the resource and its children are gone")
             await asyncio.sleep(0.5)
