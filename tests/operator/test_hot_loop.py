@@ -62,8 +62,8 @@ async def _ready(client):
 async def _edit(client, kind, name):
     """Whenever it is as it should be, it is changed."""
     async for change in client.follow(kind.path(NAMESPACE)):
-        metadata = change.object["metadata"]
-        if metadata["name"] == name and metadata["labels"].get("app.kubernetes.io/part-of") != "me":
+        metadata = change.object.get("metadata") or {}
+        if metadata.get("name") == name and metadata["labels"].get("app.kubernetes.io/part-of") != "me":
             patch = {"metadata": {"labels": {"app.kubernetes.io/part-of": "me"}}}
             await client.merge_patch(kind.path(NAMESPACE, name), patch)
 
@@ -71,7 +71,7 @@ async def _edit(client, kind, name):
 async def _delete(client, kind, ending):
     """Whenever it is there, it is deleted."""
     async for change in client.follow(kind.path(NAMESPACE)):
-        name = change.object["metadata"]["name"]
+        name = (change.object.get("metadata") or {}).get("name", "")
         if change.type == "ADDED" and name.endswith(ending):
             with contextlib.suppress(ApiError):
                 await client.delete(kind.path(NAMESPACE, name), grace_seconds=0)

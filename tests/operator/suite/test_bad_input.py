@@ -8,19 +8,14 @@ import itertools
 from datetime import timedelta
 
 import pytest
-import yaml
 
 from stageline.v1 import pipeline_pb2 as pb
 from stageline_api.crd import crd
 from stageline_local.client import ApiError
 from stageline_operator.definition import CRD, NAME
 from stageline_operator.kinds import EVENT, PIPELINE_DEPLOYMENT, POD, Kind
-from stageline_operator.labels import STAGE as STAGE_LABEL
-from stageline_operator.settings import RenderSettings
 from support.kube import DoubleServer
 from support.podstatus import crashing, failed, oom_killed, ready, unschedulable, waiting
-from support.wrong import manifest
-from support.wrong_manifests import LATER
 
 GPU = "nvidia.com/gpu"
 QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")
@@ -174,40 +169,6 @@ async def test_a_stage_that_fails_again_and_again_is_given_up_and_said_so(world,
         path = {"spec": {"image": "worker:2"}}
         await world.patch(PIPELINE_DEPLOYMENT, "llama", path)
         await world.settled()
-
-
-async def test_every_spec_that_cannot_be_served_is_stalled_and_a_good_one_is_served(world):
-    # The fake nodes' model is so small that it fits whatever a row offers.
-    rows = [row for row in LATER if row.what != "stages that are too small"]
-    specs = {f"bad-{number}": _spec_of(row) for number, row in enumerate(rows)}
-    async with world.operating(settings=RenderSettings()):
-        for name, spec in list(specs.items()):
-            try:
-                await world.create(name, **spec)
-            except ApiError:  # the CRD's own rules know it
-                del specs[name]
-        assert len(specs) > len(rows) // 2
-        await world.create("good", model={"uri": "pvc://models/x"})
-
-        async def are_stalled():
-            found = await world.list(PIPELINE_DEPLOYMENT)
-            return all(conditions(found[name]).get("Stalled") == "True" for name in specs)
-
-        await world.eventually(are_stalled, "each is stalled")
-        await world.settled("good")
-        stages = [name for name, pod in (await world.list(POD)).items()
-                  if STAGE_LABEL in pod["metadata"]["labels"]]  # fmt: skip
-    assert all(name.startswith("good-") for name in stages), stages
-
-
-def _spec_of(row):
-    return yaml.safe_load(yaml.safe_dump(manifest(row.change)))["spec"]
-
-
-def conditions(resource):
-    """Status of each condition, by its type."""
-    told = (resource.get("status") or {}).get("conditions") or []
-    return {condition["type"]: condition["status"] for condition in told}
 
 
 async def _is_said(world, reason, words):
