@@ -8,6 +8,7 @@ import contextlib
 from stageline_local.apiserver import served
 from stageline_local.client import ApiError, Client
 from stageline_operator.kinds import CONFIG_MAP, EVENT, PIPELINE_DEPLOYMENT, POD, SERVICE
+from stageline_operator.labels import PART_OF
 from support.fakenodes import FakeNodes
 from support.faultyproxy import FaultyProxy
 from support.kube import Server
@@ -63,8 +64,8 @@ async def _edit(client, kind, name):
     """Whenever it is as it should be, it is changed."""
     async for change in client.follow(kind.path(NAMESPACE)):
         metadata = change.object.get("metadata") or {}
-        if metadata.get("name") == name and metadata["labels"].get("app.kubernetes.io/part-of") != "me":
-            patch = {"metadata": {"labels": {"app.kubernetes.io/part-of": "me"}}}
+        if metadata.get("name") == name and metadata["labels"].get(PART_OF) != "me":
+            patch = {"metadata": {"labels": {PART_OF: "me"}}}
             await client.merge_patch(kind.path(NAMESPACE, name), patch)
 
 
