@@ -21,7 +21,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 # https://pypi.org/simple has torch for CUDA.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # make e2e: commands to which the name of an image, or of a node, is appended. Without NODE_KILL,
-# NODE_PARTITION and NODE_HEAL (none is kind's), what needs them is left out.
+# NODE_PARTITION and NODE_HEAL, what needs them is left out. With kind, NODE_KILL='docker kill' does.
 IMAGE_LOAD ?= kind load docker-image
 export IMAGE_LIST IMAGE_LOAD IMAGES BASE_IMAGE TORCH_INDEX NODE_KILL NODE_PARTITION NODE_HEAL
 

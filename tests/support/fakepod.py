@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from stageline_api.documents import StageDocument
 from stageline_local.client import POD, Object
+from stageline_operator.labels import COMPONENT, PROFILE_COMPONENT
 from support.fakeleader import FakeLeader
 
 _EXPANDED = re.compile(r"\$\$|\$\(POD_IP\)")
@@ -58,7 +59,9 @@ class FakePod:
 
 
 def stage_document(pod: Object, ip: str) -> StageDocument | None:
-    """The document of a stage pod, as Kubernetes expands it."""
+    """The document of a stage pod, as Kubernetes expands it; a profile pod reads none."""
+    if (pod["metadata"].get("labels") or {}).get(COMPONENT) == PROFILE_COMPONENT:
+        return None
     for entry in pod["spec"]["containers"][0].get("env") or ():
         if entry["name"] == "STAGELINE_DOCUMENT":
             text = _EXPANDED.sub(lambda m: "$" if m[0] == "$$" else ip, entry["value"])

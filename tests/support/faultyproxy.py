@@ -34,15 +34,25 @@ class Seen:
         return self.method != "GET"
 
 
+WATCH = "?watch"
+
+
 @dataclass
 class Fault:
-    """Answers instead of the server, `times` times, requests that `which(method, path)` names."""
+    """Answers instead of the server, `times` times, requests that `which(method, path)` names.
+
+    The path of a watch ends with WATCH.
+    """
 
     status: int
     times: int
     which: object
     headers: dict
     message: str = ""
+
+
+def _is_watch(request):
+    return "watch=true" in request.query_string
 
 
 class FaultyProxy:
@@ -120,7 +130,7 @@ class FaultyProxy:
         await self._sockets.closed()
 
     async def _handle(self, request):
-        asked = (request.method, request.path_qs)
+        asked = (request.method, request.path + WATCH * _is_watch(request))
         fault = next((f for f in self._faults if f.times and f.which(*asked)), None)
         if fault is not None:
             fault.times -= 1
@@ -142,7 +152,7 @@ class FaultyProxy:
 
     async def _pass_on(self, request, upstream):
         content = {"Content-Type": upstream.headers.get("Content-Type", "application/json")}
-        if "watch=true" not in request.query_string:
+        if not _is_watch(request):
             return web.Response(body=await upstream.read(), status=upstream.status, headers=content)
         response = web.StreamResponse(status=upstream.status, headers=content)
         await response.prepare(request)

@@ -25,7 +25,7 @@ def _reads(method, path):
 
 
 def _watches(method, path):
-    return "watch=true" in path
+    return path.endswith("?watch")
 
 
 @pytest.mark.parametrize(
