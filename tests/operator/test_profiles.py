@@ -9,6 +9,7 @@ import pytest
 from stageline_operator.cache import Key
 from stageline_operator.decide import decide
 from stageline_operator.decision import Reading
+from stageline_operator.labels import SUBJECT
 from stageline_operator.observed import SharedProfile
 from stageline_operator.profiles import PATIENCE_SECONDS, Profiles
 from stageline_operator.render import profile_pod, subject_of
@@ -156,6 +157,11 @@ def test_resources_that_read_the_same_have_one_subject():
 )
 def test_who_reads_another_model_or_otherwise_has_another(spec):
     assert subject(**spec) != subject()
+
+
+def test_no_patch_makes_a_profile_that_of_another_model():
+    claimed = {"metadata": {"annotations": {SUBJECT: subject()}}}
+    assert subject(model={"uri": "pvc://models/y"}, podTemplate=claimed) != subject()
 
 
 def shared(one, profile, wait=0.0):

@@ -103,7 +103,7 @@ class PartCache:
         """Whether it can be written now; tries it, with as much as there was no room for."""
         tried = _unfinished(self.folder)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_room(self.folder)
             with tried.open("wb") as file:
                 for start in range(0, self._lacking, _CHUNK):
                     file.write(bytes(min(_CHUNK, self._lacking - start)))

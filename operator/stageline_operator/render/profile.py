@@ -59,10 +59,12 @@ def profile_pod(
     )
     made = child(resource, POD, "", PROFILE_COMPONENT, spec=body)
     subject = _subject(deployment, body)
-    made["metadata"]["annotations"] = {pods.DEFAULT_CONTAINER: CONTAINER, SUBJECT: subject}
+    made["metadata"]["annotations"] = {pods.DEFAULT_CONTAINER: CONTAINER}
     made["metadata"]["name"] = names.profile_pod(owner(resource), subject)
     where = Patched(owner(resource), CONTAINER, "spec.podTemplate")
-    return patched(made, _of_profile(spec.pod_template), where)
+    made = patched(made, _of_profile(spec.pod_template), where)
+    made["metadata"]["annotations"] |= {SUBJECT: subject}  # a patch must not claim another's
+    return made
 
 
 def subject_of(pod: Object) -> str:
